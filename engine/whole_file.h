@@ -1,0 +1,37 @@
+// A file that appears under its name only when it is complete.  Until Commit() it is written beside its place under a
+// temporary name, which the destructor removes: an error or an interruption leaves nothing behind.
+#pragma once
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace epsim {
+
+class WholeFile {
+ public:
+  // Fails if the folder of `path` cannot be written.
+  static absl::StatusOr<std::unique_ptr<WholeFile>> Create(std::string path);
+  ~WholeFile();
+  WholeFile(const WholeFile&) = delete;
+  WholeFile& operator=(const WholeFile&) = delete;
+
+  // Buffered.  An error (a full disk) is kept and returned by Commit().
+  void Write(std::string_view bytes);
+  const std::string& path() const { return path_; }
+
+  // Flushes to disk and renames into place.
+  absl::Status Commit();
+
+ private:
+  WholeFile(std::string path, std::string temporary, std::FILE* file);
+  std::string path_, temporary_;
+  std::FILE* file_;
+  absl::Status status_;
+};
+
+}  // namespace epsim

@@ -1,0 +1,56 @@
+// What one operation of a forward pass costs on one GPU.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/units.h"
+#include "models/costs/costs.pb.h"
+#include "models/model.pb.h"
+#include "platforms/platform.pb.h"
+#include "traces/workload/step_batch.h"
+
+namespace epsim {
+
+// Where a predicted time comes from.
+enum class CostSource : uint8_t { kRoofline, kMeasured, kReplay, kNetwork };
+inline constexpr int kCostSources = 4;
+std::string_view Name(CostSource source);  // "roofline", ...
+
+struct Cost {
+  Duration time{};
+  CostSource source = CostSource::kRoofline;
+};
+
+// Every method gives the time of all kernels of that stage in one layer on one GPU; zero tokens cost what the stage's
+// kernels cost when launched empty.
+class CostModel {
+ public:
+  virtual ~CostModel() = default;
+
+  // Projections, attention and output projection, averaged over the model's full and local layers.
+  virtual Cost Attention(const AttentionLoad& load) const = 0;
+  // The MLP of a dense layer.
+  virtual Cost DenseMlp(int64_t tokens) const = 0;
+  // Gate GEMM and top-k selection.
+  virtual Cost Router(int64_t tokens) const = 0;
+  // 0 for a model without.
+  virtual Cost SharedExperts(int64_t tokens) const = 0;
+  // The grouped GEMMs of the routed experts on one rank, from the whole histogram: slots without tokens are not read.
+  virtual Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const = 0;
+  // Final projection to the vocabulary for the tokens that need logits; once a forward pass.
+  virtual Cost LmHead(int64_t tokens) const = 0;
+
+  // Bytes of one token's activation as dispatch and combine send it, scales included.
+  virtual Bytes DispatchBytesPerToken() const = 0;
+  virtual Bytes CombineBytesPerToken() const = 0;
+};
+
+// Fails where GPU, precision and model do not go together (fp8 on a GPU without fp8 units): the error says what would.
+absl::StatusOr<std::unique_ptr<CostModel>> NewCostModel(const CostConfig& config, const ModelSpec& model,
+                                                        const GpuSpec& gpu);
+
+}  // namespace epsim

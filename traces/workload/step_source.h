@@ -1,0 +1,40 @@
+// Where a replay's batches come from.  A source is asked for the next step when the last one has ended, because real
+// batching depends on time.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/random_stream.h"
+#include "engine/units.h"
+#include "traces/format/trace_reader.h"
+#include "traces/workload/step_batch.h"
+#include "traces/workload/workload.pb.h"
+
+namespace epsim {
+
+class StepSource {
+ public:
+  virtual ~StepSource() = default;
+
+  // The batch that runs from `now` on; null when there are no more.  The batch is valid until the next call.  An error
+  // is a fault in the trace, found when its chunk is first read.
+  virtual absl::StatusOr<const StepBatch*> Next(SimTime now) = 0;
+
+  // How many steps there will be in all, where that does not depend on time.
+  virtual std::optional<int64_t> total_steps() const = 0;
+  // How batches were composed, in one line for the report: "continuous, 16 running requests a rank, 512 of ...".
+  virtual std::string description() const = 0;
+  // Steps that repeat requests because the trace has too few for this many ranks.
+  virtual bool resampled() const = 0;
+};
+
+// Composes steps for `ranks` ranks from `trace`, which must be raw (TraceReader::OpenRaw) and outlive the source.
+// Fails if the workload does not fit the trace: recorded steps from a trace without, more ranks than it was captured on.
+absl::StatusOr<std::unique_ptr<StepSource>> NewStepSource(const WorkloadConfig& config, const TraceReader& trace,
+                                                          int ranks, uint64_t seed);
+
+}  // namespace epsim
