@@ -1,70 +1,73 @@
 #include "engine/event_queue.h"
 
-#include <utility>
+#include <algorithm>
 
 #include "engine/check.h"
 
 namespace epsim {
 namespace {
 
-constexpr int kIndexBits = 24;
+constexpr int kPlaceBits = 24;
 constexpr int kSequenceBits = 38;
-constexpr size_t kArity = 4;
+constexpr size_t kFirstCapacity = 16;
+constexpr unsigned __int128 kNoEvent = ~static_cast<unsigned __int128>(0);
+
+// As conditional moves: which of two keys is smaller cannot be predicted.
+template <typename Key>
+inline Key Smaller(Key a, Key b) {
+  return a < b ? a : b;
+}
 
 }  // namespace
 
-void EventQueue::Schedule(SimTime when, Phase phase, Action action) {
+EventQueue::EventQueue() : capacity_(kFirstCapacity), tree_(2 * kFirstCapacity, kNoEvent) {}
+
+void EventQueue::Grow() {
+  EPSIM_CHECK(capacity_ < (size_t{1} << kPlaceBits));
+  std::vector<Key> tree(4 * capacity_, kNoEvent);
+  std::copy(tree_.begin() + capacity_, tree_.end(), tree.begin() + 2 * capacity_);
+  capacity_ *= 2;
+  tree_ = std::move(tree);
+  for (size_t node = capacity_ - 1; node > 0; --node) tree_[node] = Smaller(tree_[2 * node], tree_[2 * node + 1]);
+}
+
+EventAction& EventQueue::PlaceFor(SimTime when, Phase phase) {
   EPSIM_CHECK(when >= now_);
-  uint32_t index;
-  if (free_.empty()) {
-    index = static_cast<uint32_t>(actions_.size());
-    EPSIM_CHECK(index < (1u << kIndexBits));
-    actions_.push_back(std::move(action));
-  } else {
-    index = free_.back();
-    free_.pop_back();
-    actions_[index] = std::move(action);
-  }
   EPSIM_CHECK(next_sequence_ < (uint64_t{1} << kSequenceBits));
-  const Key key{when.time_since_epoch().count(), static_cast<uint64_t>(phase) << (kIndexBits + kSequenceBits) |
-                                                     next_sequence_++ << kIndexBits | index};
-  size_t hole = heap_.size();
-  heap_.push_back(key);
-  while (hole > 0) {
-    const size_t parent = (hole - 1) / kArity;
-    if (!(key < heap_[parent])) break;
-    heap_[hole] = heap_[parent];
-    hole = parent;
+  size_t place;
+  if (free_.empty()) {
+    place = slab_.size();
+    if (place == capacity_) Grow();
+    slab_.emplace_back();
+  } else {
+    place = free_.back();
+    free_.pop_back();
   }
-  heap_[hole] = key;
+  const uint64_t order =
+      static_cast<uint64_t>(phase) << (kSequenceBits + kPlaceBits) | next_sequence_++ << kPlaceBits | place;
+  // Times are not negative, since now() never is.
+  const Key key = static_cast<Key>(static_cast<uint64_t>(when.time_since_epoch().count())) << 64 | order;
+  for (size_t node = capacity_ + place; node > 0; node /= 2) tree_[node] = Smaller(tree_[node], key);
+  ++pending_;
+  return slab_[place];
 }
 
 void EventQueue::Step() {
   EPSIM_CHECK(!empty());
-  const Key top = heap_.front();
-  const Key last = heap_.back();
-  heap_.pop_back();
-  const size_t size = heap_.size();
-  size_t hole = 0;
-  while (true) {
-    const size_t first = hole * kArity + 1;
-    if (first >= size) break;
-    const size_t end = first + kArity < size ? first + kArity : size;
-    size_t least = first;
-    for (size_t child = first + 1; child < end; ++child) {
-      if (heap_[child] < heap_[least]) least = child;
-    }
-    if (!(heap_[least] < last)) break;
-    heap_[hole] = heap_[least];
-    hole = least;
-  }
-  if (size > 0) heap_[hole] = last;
+  const Key key = tree_[1];
+  const size_t place = static_cast<size_t>(key) & ((size_t{1} << kPlaceBits) - 1);
+  now_ = SimTime(Duration(static_cast<int64_t>(static_cast<uint64_t>(key >> 64))));
 
-  now_ = SimTime(Duration(top.when));
-  const uint32_t index = top.order & ((1u << kIndexBits) - 1);
-  Action action = std::move(actions_[index]);
-  free_.push_back(index);
-  std::move(action)();
+  Key winner = kNoEvent;
+  size_t node = capacity_ + place;
+  tree_[node] = winner;
+  for (; node > 1; node /= 2) {
+    winner = Smaller(winner, tree_[node ^ 1]);
+    tree_[node / 2] = winner;
+  }
+  --pending_;
+  slab_[place].RunOnce();
+  free_.push_back(static_cast<uint32_t>(place));
 }
 
 }  // namespace epsim

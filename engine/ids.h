@@ -16,9 +16,7 @@ enum class Node : int32_t {};           // One NVLink domain.
 enum class Link : int32_t {};           // One direction of one physical link of a cluster.
 
 template <typename Id>
-  requires std::is_enum_v<Id>
-constexpr size_t Index(Id id) {
-  return static_cast<size_t>(static_cast<std::underlying_type_t<Id>>(id));
-}
+requires std::is_enum_v<Id>
+constexpr size_t Index(Id id) { return static_cast<size_t>(static_cast<std::underlying_type_t<Id>>(id)); }
 
 }  // namespace epsim

@@ -1,11 +1,12 @@
 #include "engine/text_proto.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <sstream>
+#include <memory>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -91,36 +92,34 @@ std::vector<std::string> Alternatives(const OneofDescriptor& oneof) {
   return names;
 }
 
-}  // namespace
-
-absl::Status ParseTextProto(std::string_view text, std::string_view name, Message* message) {
-  FirstError errors;
-  ParseInfoTree tree;
-  TextFormat::Parser parser;
-  parser.RecordErrorsTo(&errors);
-  parser.WriteLocationsTo(&tree);
-  if (!parser.MergeFromString(std::string(text), message)) return errors.Status(name);
-  return CheckUnits(*message, &tree, name);
-}
-
-absl::Status LoadTextProto(const std::string& path, Message* message) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) {
-    return absl::NotFoundError(absl::StrCat(path, ": cannot read: ", std::strerror(errno)));
+// Whether `text` is quoted text and nothing after it.
+bool IsQuoted(std::string_view text) {
+  if (text.size() < 2 || text.front() != '"') return false;
+  for (size_t i = 1; i < text.size(); ++i) {
+    if (text[i] == '"') return i + 1 == text.size();
+    if (text[i] == '\\') ++i;
   }
-  return ParseTextProto(text.str(), path, message);
+  return false;
 }
 
-std::string PrintTextProto(const Message& message) {
-  std::string text;
-  TextFormat::Printer printer;
-  printer.SetUseUtf8StringEscaping(true);
-  printer.PrintToString(message, &text);
-  return text;
+// `value` as textproto writes a value of `field`.
+absl::StatusOr<std::string> Literal(const FieldDescriptor& field, std::string_view value, std::string_view place) {
+  if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+    return value.empty() || value.front() != '{' ? absl::StrCat("{ ", View(value), " }") : std::string(value);
+  }
+  if (field.is_repeated() && !value.empty() && value.front() == '[') return std::string(value);
+  if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+    return IsQuoted(value) ? std::string(value) : absl::StrCat("\"", absl::CEscape(View(value)), "\"");
+  }
+  // One word, or the rest of the value would set fields that the path does not name.
+  if (value.empty() || value.find_first_of(" \t\r\n,:;{}[]<>\"'#") != std::string_view::npos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(View(place), ": \"", View(value), "\" is not a value of ", field.name()));
+  }
+  return std::string(value);
 }
 
-absl::Status SetField(std::string_view assignment, Message* message) {
+absl::Status SetFieldOf(Message* message, std::string_view assignment) {
   const size_t equals = assignment.find('=');
   const std::string place = absl::StrCat("--set ", View(assignment));
   if (equals == std::string_view::npos) {
@@ -139,6 +138,9 @@ absl::Status SetField(std::string_view assignment, Message* message) {
     if (type == nullptr || oneof != nullptr) {
       return absl::InvalidArgumentError(absl::StrCat(place, ": \"", path[i - 1], "\" has no fields"));
     }
+    if (field != nullptr && field->is_repeated()) {
+      return absl::InvalidArgumentError(absl::StrCat(place, ": \"", path[i - 1], "\" is a list; set it in the file"));
+    }
     oneof = i + 1 == path.size() ? type->FindOneofByName(path[i]) : nullptr;
     if (oneof != nullptr) break;
     const FieldDescriptor* next = type->FindFieldByName(path[i]);
@@ -148,9 +150,6 @@ absl::Status SetField(std::string_view assignment, Message* message) {
                                                      "; it has ", absl::StrJoin(Names(*type), ", ")));
     }
     if (field != nullptr) {
-      if (field->is_repeated()) {
-        return absl::InvalidArgumentError(absl::StrCat(place, ": \"", path[i - 1], "\" is a list; set it in the file"));
-      }
       open += absl::StrCat(field->name(), " { ");
       close += " }";
       target = target->GetReflection()->MutableMessage(target, field);
@@ -172,12 +171,7 @@ absl::Status SetField(std::string_view assignment, Message* message) {
     target->GetReflection()->MutableMessage(target, chosen);
     return absl::OkStatus();
   }
-  std::string literal = value;
-  if (field->cpp_type() == FieldDescriptor::CPPTYPE_STRING && !(value.size() >= 2 && value.front() == '"')) {
-    literal = absl::StrCat("\"", absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"\"", "\\\""}}), "\"");
-  } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && (value.empty() || value.front() != '{')) {
-    literal = absl::StrCat("{ ", value, " }");
-  }
+  ASSIGN_OR_RETURN(const std::string literal, Literal(*field, value, place));
   if (field->is_repeated()) target->GetReflection()->ClearField(target, field);
   FirstError errors;
   TextFormat::Parser parser;
@@ -189,6 +183,50 @@ absl::Status SetField(std::string_view assignment, Message* message) {
     return absl::InvalidArgumentError(absl::StrCat(place, ": ", errors.Status("value").message()));
   }
   return CheckUnits(*message, nullptr, place);
+}
+
+}  // namespace
+
+absl::Status ParseTextProto(std::string_view text, std::string_view name, Message* message) {
+  FirstError errors;
+  ParseInfoTree tree;
+  TextFormat::Parser parser;
+  parser.RecordErrorsTo(&errors);
+  parser.WriteLocationsTo(&tree);
+  // Parsed apart, because only Parse refuses a field that is set twice, and a failure must leave `message` as it was.
+  const std::unique_ptr<Message> parsed(message->New());
+  if (!parser.ParseFromString(std::string(text), parsed.get())) return errors.Status(name);
+  RETURN_IF_ERROR(CheckUnits(*parsed, &tree, name));
+  message->MergeFrom(*parsed);
+  return absl::OkStatus();
+}
+
+absl::Status LoadTextProto(const std::string& path, Message* message) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  if (file == nullptr) return absl::NotFoundError(absl::StrCat(path, ": cannot open: ", std::strerror(errno)));
+  std::string text;
+  char block[4096];
+  while (const size_t size = std::fread(block, 1, sizeof(block), file.get())) text.append(block, size);
+  if (std::ferror(file.get()) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": cannot read: ", std::strerror(errno)));
+  }
+  return ParseTextProto(text, path, message);
+}
+
+std::string PrintTextProto(const Message& message) {
+  std::string text;
+  TextFormat::Printer printer;
+  printer.SetUseUtf8StringEscaping(true);
+  printer.PrintToString(message, &text);
+  return text;
+}
+
+absl::Status SetField(std::string_view assignment, Message* message) {
+  const std::unique_ptr<Message> edited(message->New());
+  edited->CopyFrom(*message);
+  RETURN_IF_ERROR(SetFieldOf(edited.get(), assignment));
+  message->CopyFrom(*edited);
+  return absl::OkStatus();
 }
 
 }  // namespace epsim

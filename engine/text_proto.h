@@ -10,7 +10,8 @@
 
 namespace epsim {
 
-// Parses `text` into `message` (merging).  `name` is the file's name for messages: "FILE:LINE:COLUMN: problem".
+// Parses `text` and merges it into `message`, which an error leaves as it was.  A field that is no list may be set
+// once. `name` is the file's name for messages: "FILE:LINE:COLUMN: problem".
 absl::Status ParseTextProto(std::string_view text, std::string_view name, google::protobuf::Message* message);
 
 // Reads the file at `path` and parses it.
@@ -21,7 +22,8 @@ std::string PrintTextProto(const google::protobuf::Message& message);
 
 // Overrides one field: `assignment` is "path.to.field=value", the value as textproto would write it (quotes around
 // text may be left out).  A path may end in the name of a oneof, whose value is then the alternative to choose, with
-// its defaults: "placement.policy=eplb".  Errors name the longest part of the path that exists and what may follow.
+// its defaults: "placement.policy=eplb".  A list is replaced: "sizes=[1, 2]".  Errors name the longest part of the path
+// that exists and what may follow, and leave `message` as it was.
 absl::Status SetField(std::string_view assignment, google::protobuf::Message* message);
 
 }  // namespace epsim

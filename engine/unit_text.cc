@@ -4,8 +4,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "absl/types/span.h"
 #include "engine/status_macros.h"
 
@@ -18,8 +18,8 @@ struct UnitName {
 };
 
 constexpr UnitName kTimes[] = {{"ps", 1}, {"ns", 1e3}, {"us", 1e6}, {"ms", 1e9}, {"s", 1e12}};
-constexpr UnitName kSizes[] = {{"B", 1},      {"kB", 1e3},    {"MB", 1e6},    {"GB", 1e9},   {"TB", 1e12},
-                               {"PB", 1e15},  {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+constexpr UnitName kSizes[] = {{"B", 1},     {"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},
+                               {"PB", 1e15}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
 constexpr UnitName kBandwidths[] = {{"B/s", 1}, {"kB/s", 1e3}, {"MB/s", 1e6}, {"GB/s", 1e9}, {"TB/s", 1e12}};
 constexpr UnitName kComputeRates[] = {{"GFLOP/s", 1e9}, {"TFLOP/s", 1e12}, {"PFLOP/s", 1e15}};
 
@@ -42,7 +42,11 @@ absl::StatusOr<double> Parse(std::string_view text, absl::Span<const UnitName> u
   if (unit.empty()) return error("has no unit");
   if (value < 0) return error("is negative");
   for (const UnitName& known : units) {
-    if (unit == known.name) return value * known.scale;
+    if (unit != known.name) continue;
+    // "1.1" is no double, so 1.1 GB may come out one place beside the whole number that was meant.
+    const double scaled = value * known.scale;
+    const double whole = std::nearbyint(scaled);
+    return std::abs(scaled - whole) <= whole * 0x1p-51 ? whole : scaled;
   }
   return error("has an unknown unit");
 }
@@ -80,11 +84,16 @@ absl::StatusOr<FlopsPerSecond> ParseComputeRate(std::string_view text) {
 
 absl::Status CheckUnitText(Unit unit, std::string_view text) {
   switch (unit) {
-    case TIME: return ParseDuration(text).status();
-    case SIZE: return ParseBytes(text).status();
-    case BANDWIDTH: return ParseBandwidth(text).status();
-    case COMPUTE_RATE: return ParseComputeRate(text).status();
-    default: return absl::OkStatus();
+    case TIME:
+      return ParseDuration(text).status();
+    case SIZE:
+      return ParseBytes(text).status();
+    case BANDWIDTH:
+      return ParseBandwidth(text).status();
+    case COMPUTE_RATE:
+      return ParseComputeRate(text).status();
+    default:
+      return absl::OkStatus();
   }
 }
 

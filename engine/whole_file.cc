@@ -18,8 +18,15 @@ absl::Status FileError(const std::string& path, const char* what) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WholeFile>> WholeFile::Create(std::string path) {
-  std::string temporary = absl::StrCat(path, ".tmp", getpid());
-  std::FILE* file = std::fopen(temporary.c_str(), "wbx");
+  // A killed process may have left its temporary file behind, and a later one may have been given its number.
+  constexpr int kAttempts = 1000;
+  std::string temporary;
+  std::FILE* file = nullptr;
+  for (int attempt = 0; file == nullptr && attempt < kAttempts; ++attempt) {
+    temporary = absl::StrCat(path, ".tmp", getpid(), "-", attempt);
+    file = std::fopen(temporary.c_str(), "wbx");
+    if (file == nullptr && errno != EEXIST) break;
+  }
   if (file == nullptr) return FileError(path, "cannot create");
   return std::unique_ptr<WholeFile>(new WholeFile(std::move(path), std::move(temporary), file));
 }

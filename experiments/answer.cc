@@ -1,0 +1,165 @@
+#include "experiments/answer.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "experiments/series.h"
+
+namespace epsim {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Bytes in the unit that leaves one to three digits before the point.
+std::string HumanBytes(double bytes) {
+  static constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+  int unit = 0;
+  while (bytes >= 999.5 && unit < 5) bytes /= 1000, ++unit;
+  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.3g %s", bytes, kUnits[unit]);
+}
+
+// "+- 0.3 %" of the mean, or nothing where there is no interval.
+std::string PlusMinus(const Json& interval, double mean) {
+  if (interval.is_null() || mean == 0) return "";
+  const double half = (interval[1].get<double>() - interval[0].get<double>()) / 2;
+  return absl::StrFormat(" +- %.1f %%", 100 * half / mean);
+}
+
+std::string Percentiles(const Json& figures, const std::vector<const char*>& keys, const char* format) {
+  std::vector<std::string> parts;
+  for (const char* key : keys) {
+    if (figures[key].is_null()) continue;
+    // The formats are this file's own.
+    parts.push_back(absl::StrCat(key, " ", absl::StrFormat(*absl::ParsedFormat<'f'>::New(format), figures[key].get<double>())));
+  }
+  return parts.empty() ? "" : absl::StrCat("  (", absl::StrJoin(parts, ", "), ")");
+}
+
+std::string Limit(const Json& limiting, const char* what) {
+  const Json& most = limiting[what];
+  if (most.is_null()) return "";
+  const std::string id = most["id"].is_string() ? most["id"].get<std::string>() : most["id"].dump();
+  return absl::StrFormat("%s %s in %.0f %% of steps", what, id, 100 * most["share"].get<double>());
+}
+
+}  // namespace
+
+std::string AnswerText(const Json& s) {
+  std::string text = absl::StrFormat(
+      "%s on %d x %s (%d node%s), placement %s%s: %d experts in %d slots a layer\n\n", s["model"].get<std::string>(),
+      s["ranks"].get<int>(), s["platform"].get<std::string>(), s["nodes"].get<int>(),
+      s["nodes"].get<int>() == 1 ? "" : "s", s["placement"].get<std::string>(),
+      s["hindsight"].get<bool>() ? " (hindsight bound)" : "", s["experts"].get<int>(), s["slots"].get<int>());
+  const double step = s["step_time_us"]["mean"].get<double>();
+  absl::StrAppendFormat(&text, "  step time         %.1f us%s%s\n", step, PlusMinus(s["step_time_us"]["interval95"], step),
+                        Percentiles(s["step_time_us"], {"p50", "p90", "p99"}, "%.1f"));
+  absl::StrAppendFormat(&text, "  throughput        %.0f tokens/s, %.0f per GPU\n", s["tokens_per_s"].get<double>(),
+                        s["tokens_per_s_per_gpu"].get<double>());
+  for (const char* kind : {"tokens", "expert_time"}) {
+    const Json& balance = s["balancedness"][kind];
+    absl::StrAppendFormat(&text, "  balancedness      %.3f by %s%s%s\n", balance["mean"].get<double>(),
+                          kind == std::string_view("tokens") ? "tokens" : "expert time",
+                          PlusMinus(balance["interval95"], balance["mean"].get<double>()),
+                          Percentiles(balance, {"p5"}, "%.3f"));
+  }
+  absl::StrAppendFormat(&text, "  GPUs busy         %.0f %% of the step; least / most busy rank %.2f\n",
+                        100 * s["gpu_utilization"]["busy"].get<double>(),
+                        s["gpu_utilization"]["min_over_max"].get<double>());
+  std::vector<std::string> parts;
+  for (const auto& [stage, us] : s["breakdown_us"].items()) {
+    if (us.get<double>() > 0) parts.push_back(absl::StrFormat("%s %.1f", stage, us.get<double>()));
+  }
+  absl::StrAppend(&text, "  breakdown (us)    ", absl::StrJoin(parts, ", "), "\n");
+  parts.clear();
+  const double steps = s["trace"]["steps"].get<double>();
+  for (const auto& [link, bytes] : s["bytes"].items()) {
+    if (bytes.get<double>() > 0) parts.push_back(absl::StrCat(link, " ", HumanBytes(bytes.get<double>() / steps)));
+  }
+  absl::StrAppend(&text, "  bytes a step      ", parts.empty() ? "none" : absl::StrJoin(parts, ", "), "\n");
+  parts.clear();
+  for (const char* what : {"stage", "layer", "rank", "link_class"}) {
+    if (std::string limit = Limit(s["limiting"], what); !limit.empty()) parts.push_back(std::move(limit));
+  }
+  absl::StrAppend(&text, "  limited by        ", absl::StrJoin(parts, "; "), "\n");
+  parts.clear();
+  for (const auto& [source, share] : s["provenance"].items()) {
+    parts.push_back(absl::StrFormat("%s %.0f %%", source, 100 * share.get<double>()));
+  }
+  absl::StrAppend(&text, "  times come from   ", absl::StrJoin(parts, ", "), "\n");
+  absl::StrAppendFormat(&text, "  trace             %s: %d steps scored, %d planned on; %s\n",
+                        s["trace"]["hash"].get<std::string>(), s["trace"]["steps"].get<int64_t>(),
+                        s["trace"]["planning_steps"].get<int64_t>(), s["trace"]["batches"].get<std::string>());
+  for (const Json& note : s["notes"]) absl::StrAppend(&text, "  note              ", note.get<std::string>(), "\n");
+  return text;
+}
+
+Json ComparisonJson(const std::vector<Alternative>& alternatives) {
+  Json rows = Json::array();
+  for (const Alternative& alternative : alternatives) {
+    const Json& summary = alternative.report.summary;
+    // The first of the same number of ranks is what the others are compared with.
+    const Alternative& base = *std::find_if(alternatives.begin(), alternatives.end(), [&](const Alternative& other) {
+      return other.report.summary["ranks"] == summary["ranks"];
+    });
+    Json row;
+    row["name"] = alternative.name;
+    row["versus"] = base.name;
+    const std::vector<double>& time = alternative.report.step_time_us;
+    const std::vector<double>& base_time = base.report.step_time_us;
+    row["speedup"] = Mean(base_time) / Mean(time);
+    const std::optional<Interval> interval =
+        time.size() == base_time.size() ? RatioInterval(base_time, time) : std::nullopt;
+    row["speedup_interval95"] = interval.has_value() ? Json::array({interval->low, interval->high}) : Json();
+    row["summary"] = summary;
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::string ComparisonText(const Json& comparison) {
+  std::vector<std::vector<std::string>> table = {{"alternative", "ranks", "slots", "step us", "tokens/s/GPU",
+                                                  "balanced: tokens", "expert time", "busy", "speed-up",
+                                                  "limited by"}};
+  for (const Json& row : comparison) {
+    const Json& s = row["summary"];
+    const double step = s["step_time_us"]["mean"].get<double>();
+    const double speedup = row["speedup"].get<double>();
+    const Json& stage = s["limiting"]["stage"];
+    table.push_back({row["name"].get<std::string>(), s["ranks"].dump(), s["slots"].dump(),
+                     absl::StrFormat("%.1f%s", step, PlusMinus(s["step_time_us"]["interval95"], step)),
+                     absl::StrFormat("%.0f", s["tokens_per_s_per_gpu"].get<double>()),
+                     absl::StrFormat("%.3f", s["balancedness"]["tokens"]["mean"].get<double>()),
+                     absl::StrFormat("%.3f", s["balancedness"]["expert_time"]["mean"].get<double>()),
+                     absl::StrFormat("%.0f %%", 100 * s["gpu_utilization"]["busy"].get<double>()),
+                     row["name"] == row["versus"]
+                         ? "1"
+                         : absl::StrFormat("%.3f%s", speedup, PlusMinus(row["speedup_interval95"], speedup)),
+                     stage.is_null() ? "" : stage["id"].get<std::string>()});
+  }
+  std::vector<size_t> width(table[0].size());
+  for (const auto& row : table) {
+    for (size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : table) {
+    for (size_t i = 0; i < row.size(); ++i) {
+      const bool left = i == 0 || i + 1 == row.size();
+      absl::StrAppendFormat(&text, left ? "%s%-*s" : "%s%*s", i == 0 ? "" : "  ",
+                            i + 1 == row.size() ? 0 : static_cast<int>(width[i]), row[i]);
+    }
+    text += "\n";
+  }
+  std::vector<std::string> notes;
+  for (const Json& row : comparison) {
+    for (const Json& note : row["summary"]["notes"]) {
+      const std::string line = note.get<std::string>();
+      if (std::find(notes.begin(), notes.end(), line) == notes.end()) notes.push_back(line);
+    }
+  }
+  for (const std::string& note : notes) absl::StrAppend(&text, "note: ", note, "\n");
+  return text;
+}
+
+}  // namespace epsim

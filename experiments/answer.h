@@ -1,0 +1,28 @@
+// What the terminal shows of a summary.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "experiments/run.h"
+#include "nlohmann/json.hpp"
+
+namespace epsim {
+
+// One run, a screen of text.
+std::string AnswerText(const nlohmann::ordered_json& summary);
+
+// One alternative of a comparison.
+struct Alternative {
+  std::string name;
+  RunReport report;
+};
+
+// Facts of a comparison: for each alternative its summary, and its speed-up over the first of the same trace and number
+// of ranks (ratio of mean step times, with a 95 % interval over blocks of steps, paired where both ran the same steps).
+nlohmann::ordered_json ComparisonJson(const std::vector<Alternative>& alternatives);
+
+// The same as a table.
+std::string ComparisonText(const nlohmann::ordered_json& comparison);
+
+}  // namespace epsim

@@ -1,0 +1,45 @@
+#include "experiments/assembly.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/status_macros.h"
+
+namespace epsim {
+namespace {
+
+// Slots, ranks and nodes of the experiment's placement.
+PlacementShape ShapeOf(const ResolvedExperiment& resolved, const Cluster& cluster) {
+  const ModelSpec& model = resolved.model();
+  const int ranks = cluster.ranks();
+  const int experts = static_cast<int>(model.experts());
+  const int slots_per_rank =
+      (experts + ranks - 1) / ranks + static_cast<int>(resolved.experiment().redundant_slots_per_rank());
+  return {.layers = static_cast<int>(model.moe_layers()),
+          .experts = experts,
+          .slots = slots_per_rank * ranks,
+          .ranks = ranks,
+          .nodes = cluster.nodes(),
+          .expert_groups = std::max(1, static_cast<int>(model.expert_groups()))};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& resolved) {
+  const Experiment& experiment = resolved.experiment();
+  const PlatformSpec& platform = resolved.manifest.platform();
+  auto parts = std::make_unique<Assembly>();
+  ASSIGN_OR_RETURN(parts->cluster, Cluster::Create(platform, static_cast<int>(experiment.ranks())));
+  parts->shape = ShapeOf(resolved, parts->cluster);
+  ASSIGN_OR_RETURN(parts->placement_policy, NewPlacementPolicy(experiment.placement(), parts->shape));
+  ASSIGN_OR_RETURN(parts->replica_choice, NewReplicaChoice(experiment.replica_choice()));
+  ASSIGN_OR_RETURN(parts->costs, NewCostModel(experiment.costs(), resolved.model(), platform.gpu()));
+  ASSIGN_OR_RETURN(
+      parts->communication,
+      NewCommunication(experiment.communication(), parts->shape.ranks,
+                       {parts->costs->DispatchBytesPerToken(), parts->costs->CombineBytesPerToken()}));
+  ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));
+  return parts;
+}
+
+}  // namespace epsim

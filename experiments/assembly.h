@@ -1,0 +1,32 @@
+// Makes the parts of a run from its experiment and wires them together.  All validation that needs no trace is here.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/event_queue.h"
+#include "experiments/setup.h"
+#include "models/communication/communication.h"
+#include "models/costs/cost_model.h"
+#include "platforms/cluster.h"
+#include "platforms/network/network.h"
+#include "policies/placement/placement_policy.h"
+#include "policies/replica/replica_choice.h"
+
+namespace epsim {
+
+struct Assembly {
+  Cluster cluster;
+  PlacementShape shape;
+  std::unique_ptr<PlacementPolicy> placement_policy;
+  std::unique_ptr<ReplicaChoice> replica_choice;
+  std::unique_ptr<CostModel> costs;
+  std::unique_ptr<Communication> communication;
+  EventQueue queue;
+  std::unique_ptr<Network> network;  // Uses cluster and queue.
+};
+
+// Behind a pointer, because the network holds on to its neighbours.
+absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& resolved);
+
+}  // namespace epsim

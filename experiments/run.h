@@ -1,0 +1,32 @@
+// Runs one experiment: a pure function of the configuration and the bytes of the trace.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/stop_token.h"
+#include "experiments/setup.h"
+#include "nlohmann/json.hpp"
+
+namespace epsim {
+
+struct RunOptions {
+  std::string out;  // Folder for the report's files, made if need be; empty: none are written.
+  int threads = 0;  // 0: one per core.  The report does not depend on it.
+  StopToken stop;
+  std::string progress_label = "replay";
+};
+
+struct RunReport {
+  nlohmann::ordered_json summary;
+  std::vector<double> step_time_us;  // [scored steps]
+};
+
+// Files appear in `out` only when the run has succeeded: manifest.txtpb, summary.json, steps.csv, timeline.json.
+absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptions& options);
+
+// The name of the experiment's placement policy, as the schema spells it.
+std::string PlacementName(const Experiment& experiment);
+
+}  // namespace epsim

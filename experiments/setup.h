@@ -1,0 +1,39 @@
+// From an experiment file and overrides to everything a run needs, checked.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "experiments/experiment.pb.h"
+#include "models/model.pb.h"
+#include "traces/format/trace_reader.h"
+
+namespace epsim {
+
+// An experiment as asked for on the command line.
+struct ExperimentRequest {
+  std::string path;                // A .txtpb file, or a folder that holds exactly one.
+  std::string trace;               // Replaces the experiment's; empty: as the experiment says.
+  std::vector<std::string> set;    // path.to.field=value, in order.
+  std::optional<uint64_t> seed;
+};
+
+// The experiment as the simulation will see it: overrides applied, defaults filled in, names resolved.
+struct ResolvedExperiment {
+  Manifest manifest;       // inputs: the experiment file; the trace is added by the run.
+  std::string trace_path;  // Usable from the current folder; empty where none is named.
+
+  const Experiment& experiment() const { return manifest.experiment(); }
+  const ModelSpec& model() const { return manifest.model(); }
+};
+
+// Errors name file, line and column, or the override.  A model that the experiment does not name is the trace's.
+absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& request);
+
+// Whether the trace was captured on a model of this shape; the error names both values.
+absl::Status CheckTraceFitsModel(const TraceReader& trace, const ModelSpec& model);
+
+}  // namespace epsim

@@ -1,0 +1,100 @@
+#include "models/simulation/simulation.h"
+
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <utility>
+
+#include "engine/status_macros.h"
+
+namespace epsim {
+namespace {
+
+// for (i = 0; i < n; ++i) body(i), on `threads` threads.  The bodies write to places of their own.
+template <typename Body>
+void ForEach(tbb::task_arena& arena, int n, const Body& body) {
+  if (arena.max_concurrency() == 1) {
+    for (int i = 0; i < n; ++i) body(i);
+  } else {
+    arena.execute([&] { tbb::parallel_for(0, n, body); });
+  }
+}
+
+}  // namespace
+
+absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
+                      StepSource& source, const SimulationOptions& options) {
+  const int layers = shape.layers;
+  tbb::task_arena arena(options.threads);
+  std::vector<RoutedLayer> routed(layers);
+  std::vector<Cost> expert_costs(static_cast<size_t>(layers) * shape.ranks);
+  std::vector<Duration> expert_time(expert_costs.size());
+  ForwardPass pass(context);
+  int64_t steps = 0;
+  while (true) {
+    RETURN_IF_ERROR(options.stop.Check());
+    ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(context.queue->now()));
+    if (batch == nullptr) return absl::OkStatus();
+    ForEach(arena, layers, [&](int layer) {
+      routing.Count(*batch, Layer(layer), &routed[layer]);
+      const absl::Span<const int32_t> tokens = routed[layer].tokens_per_slot;
+      for (int rank = 0; rank < shape.ranks; ++rank) {
+        const size_t i = static_cast<size_t>(layer) * shape.ranks + rank;
+        expert_costs[i] =
+            context.costs->RoutedExperts(tokens.subspan(rank * shape.slots_per_rank(), shape.slots_per_rank()));
+        expert_time[i] = expert_costs[i].time;
+      }
+    });
+    const SimTime start = context.queue->now();
+    pass.Begin(*batch, routed, expert_costs);
+    while (!pass.done()) context.queue->Step();
+    const StepRecord record{.start = start,
+                            .finish = context.queue->now(),
+                            .batch = batch,
+                            .layers = routed,
+                            .expert_time = expert_time};
+    for (Observer* observer : context.observers) observer->OnStepEnd(record);
+    if (options.progress != nullptr) options.progress->Set(++steps);
+  }
+}
+
+absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int layers, int experts, int max_rows,
+                                        const SimulationOptions& options) {
+  // On one rank with one slot an expert, tokens per slot are tokens per logical expert.
+  const PlacementShape shape{.layers = layers, .experts = experts, .slots = experts, .ranks = 1};
+  ReplicaTable table{.layers = layers, .ranks = 1, .experts = experts, .slot = {}};
+  for (int layer = 0; layer < layers; ++layer) {
+    for (int expert = 0; expert < experts; ++expert) table.slot.push_back(static_cast<uint16_t>(expert));
+  }
+  const std::unique_ptr<TokenRouting> routing = NewTokenRouting(shape, table);
+  tbb::task_arena arena(options.threads);
+  const size_t row_size = static_cast<size_t>(layers) * experts;
+  RecordedLoad load;
+  load.window.steps_per_row = 1;
+  while (steps > max_rows * load.window.steps_per_row) load.window.steps_per_row *= 2;
+  std::vector<RoutedLayer> routed(layers);
+  StepBatch whole;  // The batch seen as one rank's.
+  for (; load.steps < steps; ++load.steps) {
+    RETURN_IF_ERROR(options.stop.Check());
+    ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(SimTime{}));
+    if (batch == nullptr) break;
+    whole = *batch;
+    whole.rank_begin = {0, batch->tokens};
+    if (load.steps % load.window.steps_per_row == 0) load.tokens.resize(load.tokens.size() + row_size);
+    int64_t* row = load.tokens.data() + load.tokens.size() - row_size;
+    ForEach(arena, layers, [&](int layer) {
+      routing->Count(whole, Layer(layer), &routed[layer]);
+      for (int expert = 0; expert < experts; ++expert) {
+        row[static_cast<size_t>(layer) * experts + expert] += routed[layer].tokens_per_slot[expert];
+      }
+    });
+    if (options.progress != nullptr) options.progress->Set(load.steps);
+  }
+  load.window.rows = static_cast<int>(load.tokens.size() / row_size);
+  load.window.layers = layers;
+  load.window.experts = experts;
+  load.window.tokens = load.tokens;
+  return load;
+}
+
+}  // namespace epsim

@@ -1,0 +1,86 @@
+#include "experiments/setup.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/experiments/small_run.h"
+
+namespace epsim {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class SetupTest : public SmallRun {
+ protected:
+  std::string Error(const std::string& text) {
+    const std::string path = WriteFile("bad.txtpb", text);
+    const auto resolved = ResolveExperiment({.path = path, .trace = {}, .set = {}, .seed = {}});
+    EXPECT_FALSE(resolved.ok());
+    return std::string(resolved.status().message());
+  }
+};
+
+TEST_F(SetupTest, DefaultsAreFilledIn) {
+  const std::string path = WriteFile("least.txtpb", R"(trace: "small.eptrace" model: "model.txtpb" platform: "h100-sxm"
+    ranks: 8)");
+  const ResolvedExperiment resolved = ResolveExperiment({.path = path, .trace = {}, .set = {}, .seed = {}}).value();
+  const Experiment& experiment = resolved.experiment();
+  EXPECT_EQ(experiment.workload().continuous().running_requests_per_rank(), 16u);
+  EXPECT_TRUE(experiment.placement().has_contiguous());
+  EXPECT_EQ(experiment.redundant_slots_per_rank(), 0u);
+  EXPECT_EQ(experiment.planning().past().fraction(), 0.25);
+  EXPECT_TRUE(experiment.schedule().overlap_shared_experts());
+  EXPECT_TRUE(experiment.network().has_port());
+  EXPECT_GT(experiment.costs().roofline().memory_efficiency(), 0);
+  EXPECT_EQ(resolved.model().name(), "small");
+  EXPECT_EQ(resolved.manifest.platform().gpus_per_node(), 8u);
+  EXPECT_EQ(resolved.trace_path, (folder_ / "small.eptrace").string());
+}
+
+TEST_F(SetupTest, OverridesWinAndAreRecorded) {
+  const ResolvedExperiment resolved =
+      ResolveExperiment({.path = experiment_,
+                         .trace = "other.eptrace",
+                         .set = {"ranks=4", "placement.policy=eplb", "workload.lock_step.requests_per_rank=2"},
+                         .seed = 9})
+          .value();
+  EXPECT_EQ(resolved.experiment().ranks(), 4u);
+  EXPECT_EQ(resolved.experiment().seed(), 9u);
+  EXPECT_TRUE(resolved.experiment().placement().has_eplb());
+  EXPECT_EQ(resolved.experiment().redundant_slots_per_rank(), 1u);
+  EXPECT_EQ(resolved.experiment().workload().lock_step().requests_per_rank(), 2u);
+  EXPECT_EQ(resolved.trace_path, "other.eptrace");
+  EXPECT_THAT(resolved.manifest.overrides(),
+              ElementsAre("--set ranks=4", "--set placement.policy=eplb",
+                          "--set workload.lock_step.requests_per_rank=2", "--seed 9", "--trace other.eptrace"));
+}
+
+TEST_F(SetupTest, AMisspeltFieldIsNamedWithItsPlace) {
+  EXPECT_THAT(Error("ranks: 8\nplatfrom: \"h100-sxm\""), HasSubstr("bad.txtpb:2:9"));
+  EXPECT_THAT(Error("ranks: 8\nplatfrom: \"h100-sxm\""), HasSubstr("platfrom"));
+}
+
+TEST_F(SetupTest, AMissingUnitIsNamedWithItsPlace) {
+  const std::string error = Error("ranks: 8\ncosts { roofline { kernel_floor: \"2\" } }");
+  EXPECT_THAT(error, HasSubstr("bad.txtpb:2:"));
+  EXPECT_THAT(error, HasSubstr("\"2\" has no unit"));
+}
+
+TEST_F(SetupTest, AFolderMustHoldOneExperiment) {
+  const auto empty = folder_ / "empty";
+  std::filesystem::create_directory(empty);
+  EXPECT_THAT(ResolveExperiment({.path = empty.string(), .trace = {}, .set = {}, .seed = {}}).status().message(),
+              HasSubstr("holds no experiment"));
+  WriteFile("empty/a.txtpb", "ranks: 1");
+  WriteFile("empty/b.txtpb", "ranks: 1");
+  EXPECT_THAT(ResolveExperiment({.path = empty.string(), .trace = {}, .set = {}, .seed = {}}).status().message(),
+              HasSubstr("several experiments"));
+}
+
+TEST_F(SetupTest, AMissingFileIsNamed) {
+  EXPECT_THAT(ResolveExperiment({.path = "none.txtpb", .trace = {}, .set = {}, .seed = {}}).status().message(),
+              HasSubstr("none.txtpb"));
+}
+
+}  // namespace
+}  // namespace epsim
