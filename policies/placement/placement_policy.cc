@@ -1,0 +1,83 @@
+#include "policies/placement/placement_policy.h"
+
+#include <limits>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/status_macros.h"
+#include "policies/placement/contiguous_placement.h"
+#include "policies/placement/eplb_placement.h"
+
+namespace epsim {
+namespace {
+
+constexpr int kMaxSlots = 65536;  // ReplicaTable holds slots in 16 bits.
+
+absl::Status CheckPositive(const char* what, int value) {
+  if (value > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(what, ": ", value, " is not positive; 1 or more would fit"));
+}
+
+// What every policy needs; each adds its own.
+absl::Status CheckShape(const PlacementShape& shape) {
+  RETURN_IF_ERROR(CheckPositive("layers", shape.layers));
+  RETURN_IF_ERROR(CheckPositive("experts", shape.experts));
+  RETURN_IF_ERROR(CheckPositive("slots", shape.slots));
+  RETURN_IF_ERROR(CheckPositive("ranks", shape.ranks));
+  RETURN_IF_ERROR(CheckPositive("nodes", shape.nodes));
+  RETURN_IF_ERROR(CheckPositive("expert_groups", shape.expert_groups));
+  for (const auto& [what, value] :
+       {std::pair("slots", shape.slots), {"ranks", shape.ranks}, {"experts", shape.experts}}) {
+    if (value > kMaxSlots) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(what, ": ", value, " is more than ", kMaxSlots, ", the most that fit"));
+    }
+  }
+  // The whole multiples of the ranks that hold every expert.
+  const int64_t ranks = shape.ranks, least = (shape.experts + ranks - 1) / ranks * ranks;
+  if (shape.slots < shape.experts) {
+    return absl::InvalidArgumentError(absl::StrCat("slots: ", shape.slots, " are fewer than ", shape.experts,
+                                                   " experts; ", least, " or more would fit on ", ranks, " ranks"));
+  }
+  if (shape.slots % ranks != 0) {
+    const int64_t below = shape.slots / ranks * ranks;
+    return absl::InvalidArgumentError(absl::StrCat("slots: ", shape.slots, " are not divisible by ", ranks, " ranks; ",
+                                                   below >= least ? absl::StrCat(below, " or ") : std::string(),
+                                                   below + ranks, " would fit"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<int64_t> LoadWindow::Total() const {
+  EPSIM_CHECK(rows >= 0 && layers >= 0 && experts >= 0);
+  const size_t row_size = static_cast<size_t>(layers) * experts;
+  EPSIM_CHECK(tokens.size() == rows * row_size);
+  std::vector<int64_t> total(row_size);
+  for (int row = 0; row < rows; ++row) {
+    for (size_t i = 0; i < row_size; ++i) {
+      const int64_t count = tokens[row * row_size + i];
+      EPSIM_CHECK(count >= 0 && count <= std::numeric_limits<int64_t>::max() - total[i]);
+      total[i] += count;
+    }
+  }
+  return total;
+}
+
+absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPlacementPolicy(const PlacementPolicyConfig& config,
+                                                                    const PlacementShape& shape) {
+  RETURN_IF_ERROR(CheckShape(shape));
+  switch (config.policy_case()) {
+    case PlacementPolicyConfig::kContiguous:
+      return NewContiguousPlacement(shape);
+    case PlacementPolicyConfig::kEplb:
+      return NewEplbPlacement(config.eplb(), shape);
+    case PlacementPolicyConfig::POLICY_NOT_SET:
+      return absl::InvalidArgumentError("placement: no policy is chosen");
+  }
+  return absl::InvalidArgumentError(absl::StrCat("placement: unknown policy ", static_cast<int>(config.policy_case())));
+}
+
+}  // namespace epsim
