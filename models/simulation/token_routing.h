@@ -25,11 +25,23 @@ struct RoutedLayer {
 class TokenRouting {
  public:
   virtual ~TokenRouting() = default;
-  // Thread-safe.  REQUIRES: ids below the shape's experts, distinct in a token (TraceReader has checked it).
+  // Replaces *routed.  A batch without ids (counts only) is counted as in expected_routing.h.  Thread-safe.
+  // REQUIRES: ids below the shape's experts, distinct in a token (TraceReader has checked it).
   virtual void Count(const StepBatch& batch, Layer layer, RoutedLayer* routed) const = 0;
 };
 
 // `table` must outlive the routing.
 std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table);
+
+enum class InstructionSet {
+  kPortable,
+  kAvx512,  // With VBMI, BITALG and GFNI: Intel from Ice Lake, AMD from Zen 4.
+};
+const char* InstructionSetName(InstructionSet set);
+// What this machine can run, the fastest last.
+std::vector<InstructionSet> SupportedInstructionSets();
+// REQUIRES: `set` is among SupportedInstructionSets().
+std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
+                                              InstructionSet set);
 
 }  // namespace epsim

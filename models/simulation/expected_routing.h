@@ -1,0 +1,28 @@
+// What a layer has to do where the trace has only counts: no token's own set of experts is known, so that the traffic
+// is the expectation under independence.
+#pragma once
+
+#include "models/simulation/token_routing.h"
+#include "policies/placement/placement.h"
+#include "policies/replica/replica_choice.h"
+#include "traces/workload/step_batch.h"
+
+namespace epsim {
+
+// With T tokens in the batch, n_s of them of source rank s, and c_e tokens of expert e:
+//
+// tokens_per_slot: the sources have equal shares in each expert, so that slot p has c_e * sum(n_s / T : table[s][e] =
+// p) of expert e's tokens.  The shares are made whole by largest remainder among the slots of the expert (the lower
+// slot first where remainders are equal): the sum over slots is exactly sum(c_e), and no slot is off by one.
+//
+// tokens_between: a token of s goes to rank d unless none of its experts is there,
+//   x[s][d] = n_s * (1 - product over experts e with table[s][e] on d of (1 - min(c_e / T, 1))),
+// made whole so that what d receives in all is right to within one token: with X[s][d] = x[0][d] + ... + x[s][d],
+//   tokens_between[s][d] = min(n_s, floor(X[s][d] + f_d) - floor(X[s - 1][d] + f_d)),   f_d = (d + 1/2) / ranks.
+// The offsets f_d keep equal destinations from rounding up at the same source.
+//
+// Replaces *routed.  REQUIRES: batch.counts and batch.rank_begin are set.
+void CountExpected(const StepBatch& batch, Layer layer, const PlacementShape& shape, const ReplicaTable& table,
+                   RoutedLayer* routed);
+
+}  // namespace epsim

@@ -1,0 +1,172 @@
+#include "models/simulation/token_routing.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "engine/check.h"
+#include "models/simulation/expected_routing.h"
+#include "models/simulation/token_routing_avx512.h"
+#include "models/simulation/token_routing_portable.h"
+
+namespace epsim {
+namespace {
+
+constexpr int kWordRanks = 64;
+// Sources with fewer tokens are not worth setting up the registers for.
+constexpr int kAvx512Tokens = 16;
+
+class TableRouting : public TokenRouting {
+ public:
+  TableRouting(const PlacementShape& shape, const ReplicaTable& table, InstructionSet set)
+      : shape_(shape), table_(table) {
+    EPSIM_CHECK(table.layers == shape.layers && table.ranks == shape.ranks && table.experts == shape.experts);
+    EPSIM_CHECK(shape.ranks > 0 && shape.ranks <= 1 << 16 && shape.slots % shape.ranks == 0);
+    EPSIM_CHECK(std::all_of(table.slot.begin(), table.slot.end(), [&](uint16_t slot) { return slot < shape.slots; }));
+    for (int slot = 0; slot < shape.slots; ++slot) {
+      const size_t rank = Index(shape.rank_of(Slot(slot)));
+      rank_of_slot_.push_back(static_cast<uint16_t>(rank));
+      rank_bit_of_slot_.push_back(uint64_t{1} << rank % kWordRanks);
+    }
+    if (set == InstructionSet::kAvx512 && shape.experts <= Avx512Tokens::kIds &&
+        shape.ranks <= Avx512Tokens::kMembers) {
+      MakeAvx512Tables();
+    }
+  }
+
+  void Count(const StepBatch& batch, Layer layer, RoutedLayer* routed) const override {
+    if (batch.ids == nullptr) return CountExpected(batch, layer, shape_, table_, routed);
+    const size_t ranks = static_cast<size_t>(shape_.ranks);
+    EPSIM_CHECK(batch.rank_begin.size() == ranks + 1);
+    EPSIM_CHECK(batch.layers == shape_.layers && Index(layer) < static_cast<size_t>(shape_.layers));
+    routed->tokens_per_slot.assign(static_cast<size_t>(shape_.slots), 0);
+    routed->tokens_between.assign(ranks * ranks, 0);
+    if (batch.id_bytes == 1) {
+      CountLayer<uint8_t>(batch, layer, routed);
+    } else {
+      CountLayer<uint16_t>(batch, layer, routed);
+    }
+    routed->pairs = 0;
+    for (const int32_t tokens : routed->tokens_per_slot) routed->pairs += tokens;
+  }
+
+ private:
+  void MakeAvx512Tables() {
+    const size_t layers = static_cast<size_t>(shape_.layers), experts = static_cast<size_t>(shape_.experts);
+    rank_of_expert_.resize(layers * static_cast<size_t>(shape_.ranks) * Avx512Tokens::kIds);
+    varying_experts_.resize(layers);
+    uint8_t* rank_of_expert = rank_of_expert_.data();
+    for (int l = 0; l < shape_.layers; ++l) {
+      const absl::Span<const uint16_t> first = table_.of(Layer(l), Rank(0));
+      std::vector<bool> varies(experts);
+      for (int s = 0; s < shape_.ranks; ++s, rank_of_expert += Avx512Tokens::kIds) {
+        const absl::Span<const uint16_t> slots = table_.of(Layer(l), Rank(s));
+        for (size_t e = 0; e < experts; ++e) {
+          rank_of_expert[e] = static_cast<uint8_t>(rank_of_slot_[slots[e]]);
+          if (slots[e] != first[e]) varies[e] = true;
+        }
+      }
+      for (size_t e = 0; e < experts; ++e) {
+        if (varies[e]) varying_experts_[static_cast<size_t>(l)].push_back(static_cast<uint16_t>(e));
+      }
+    }
+  }
+
+  // Adds to *routed, which is zero.
+  template <typename Id>
+  void CountLayer(const StepBatch& batch, Layer layer, RoutedLayer* routed) const {
+    const size_t ranks = static_cast<size_t>(shape_.ranks), top_k = static_cast<size_t>(batch.top_k);
+    const Id* ids = reinterpret_cast<const Id*>(batch.layer_ids(static_cast<int>(layer)));
+    const uint8_t* valid_count =
+        batch.valid_count == nullptr ? nullptr : batch.valid_count + Index(layer) * static_cast<size_t>(batch.tokens);
+    int32_t* tokens_per_slot = routed->tokens_per_slot.data();
+
+    const bool avx512 = sizeof(Id) == 1 && !rank_of_expert_.empty() && batch.top_k <= Avx512Tokens::kMaxTopK;
+    // What was counted by expert in the sources so far, and how much of it has been moved to tokens_per_slot: experts
+    // whose slot depends on the source are moved after each source, the others at the end.
+    int32_t tokens_of_expert[Avx512Tokens::kMembers] = {}, moved[Avx512Tokens::kMembers] = {};
+    const auto move = [&](size_t expert, const uint16_t* slot_of_expert) {
+      tokens_per_slot[slot_of_expert[expert]] += tokens_of_expert[expert] - moved[expert];
+      moved[expert] = tokens_of_expert[expert];
+    };
+    std::vector<int32_t> last_token;
+    if (shape_.ranks > kWordRanks) last_token.assign(ranks, -1);
+
+    for (size_t s = 0; s < ranks; ++s) {
+      const int32_t begin = batch.rank_begin[s], tokens = batch.rank_begin[s + 1] - begin;
+      if (tokens == 0) continue;
+      SourceTokens<Id> source;
+      source.ids = ids + static_cast<size_t>(begin) * top_k;
+      source.tokens = tokens;
+      source.top_k = batch.top_k;
+      source.slot_of_expert = table_.of(layer, Rank(static_cast<int32_t>(s))).data();
+      if (valid_count != nullptr && std::any_of(valid_count + begin, valid_count + begin + tokens,
+                                                [top_k](uint8_t valid) { return valid != top_k; })) {
+        source.valid_count = valid_count + begin;
+      }
+      int32_t* tokens_to_rank = &routed->tokens_between[s * ranks];
+      if constexpr (sizeof(Id) == 1) {
+        if (avx512 && source.valid_count == nullptr && tokens >= kAvx512Tokens) {
+          AddTokensOfMembers({source.ids, tokens, batch.top_k, nullptr, shape_.experts}, tokens_of_expert);
+          const uint8_t* rank_of_expert = &rank_of_expert_[(Index(layer) * ranks + s) * Avx512Tokens::kIds];
+          AddTokensOfMembers({source.ids, tokens, batch.top_k, rank_of_expert, shape_.ranks}, tokens_to_rank);
+          for (const uint16_t expert : varying_experts_[Index(layer)]) move(expert, source.slot_of_expert);
+          continue;
+        }
+      }
+      if (shape_.ranks > kWordRanks) {
+        CountByStamps(source, rank_of_slot_.data(), begin, last_token.data(), tokens_per_slot, tokens_to_rank);
+      } else if (batch.top_k == 8) {
+        CountByWords<8>(source, rank_bit_of_slot_.data(), shape_.ranks, tokens_per_slot, tokens_to_rank);
+      } else {
+        CountByWords<0>(source, rank_bit_of_slot_.data(), shape_.ranks, tokens_per_slot, tokens_to_rank);
+      }
+    }
+    if (avx512) {
+      const uint16_t* slot_of_expert = table_.of(layer, Rank(0)).data();
+      for (size_t e = 0; e < static_cast<size_t>(shape_.experts); ++e) move(e, slot_of_expert);
+    }
+  }
+
+  const PlacementShape shape_;
+  const ReplicaTable& table_;
+  std::vector<uint16_t> rank_of_slot_;
+  std::vector<uint64_t> rank_bit_of_slot_;  // 1 << rank % 64.
+  // For AVX-512; empty where it is not used.
+  std::vector<uint8_t> rank_of_expert_;                 // [layers, source ranks, Avx512Tokens::kIds]
+  std::vector<std::vector<uint16_t>> varying_experts_;  // [layers]: whose slot is not the same for all sources.
+};
+
+}  // namespace
+
+std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table) {
+  return NewTokenRouting(shape, table, SupportedInstructionSets().back());
+}
+
+const char* InstructionSetName(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::kPortable:
+      return "portable";
+    case InstructionSet::kAvx512:
+      return "avx512";
+  }
+  EPSIM_CHECK(false);
+}
+
+std::vector<InstructionSet> SupportedInstructionSets() {
+  std::vector<InstructionSet> sets = {InstructionSet::kPortable};
+  if (Avx512Supported()) sets.push_back(InstructionSet::kAvx512);
+  return sets;
+}
+
+std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
+                                              InstructionSet set) {
+  const std::vector<InstructionSet> supported = SupportedInstructionSets();
+  EPSIM_CHECK(std::find(supported.begin(), supported.end(), set) != supported.end());
+  return std::make_unique<TableRouting>(shape, table, set);
+}
+
+}  // namespace epsim

@@ -1,0 +1,107 @@
+// The path of TokenRouting for every machine and every shape: one source rank's tokens, id by id.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+
+namespace epsim {
+
+// The tokens of one source rank in one layer.  Id: uint8_t or uint16_t.
+template <typename Id>
+struct SourceTokens {
+  const Id* ids = nullptr;               // [tokens, top_k]
+  const uint8_t* valid_count = nullptr;  // [tokens], or null: all have top_k.
+  int tokens = 0;
+  int top_k = 0;
+  const uint16_t* slot_of_expert = nullptr;  // [experts]
+
+  int valid(int token) const { return valid_count != nullptr ? valid_count[token] : top_k; }
+};
+
+// counts[i] += how many of `words` have bit i; i < n <= 64.  A positional population count: eight words at a time
+// through carry-save adders, what comes out into bytes (after Harley and Seal; Klarqvist, Mula, Lemire 2020).
+inline void AddBitCounts(absl::Span<const uint64_t> words, int n, int32_t* counts) {
+  constexpr size_t kBlock = 248;  // Counts fit in a byte; a multiple of 8.
+  constexpr uint64_t kLowBits = 0x0101010101010101;
+  for (size_t begin = 0; begin < words.size(); begin += kBlock) {
+    const size_t end = std::min(begin + kBlock, words.size());
+    uint64_t ones = 0, twos = 0, fours = 0;
+    // *sum, a and b are bits of the same weight: leaves the low bits of their sums, returns the high ones.
+    const auto add = [](uint64_t* sum, uint64_t a, uint64_t b) {
+      const uint64_t half = a ^ b, carry = (a & b) | (half & *sum);
+      *sum ^= half;
+      return carry;
+    };
+    uint64_t bytes[8] = {};  // Byte i of bytes[j] counts bit 8 i + j.
+    const auto add_bytes = [&bytes](uint64_t bits, uint64_t weight) {
+      for (int j = 0; j < 8; ++j) bytes[j] += (bits >> j & kLowBits) * weight;
+    };
+    size_t t = begin;
+    for (; t + 8 <= end; t += 8) {
+      const uint64_t* w = &words[t];
+      const uint64_t twos_a = add(&ones, w[0], w[1]), twos_b = add(&ones, w[2], w[3]);
+      const uint64_t twos_c = add(&ones, w[4], w[5]), twos_d = add(&ones, w[6], w[7]);
+      const uint64_t fours_a = add(&twos, twos_a, twos_b), fours_b = add(&twos, twos_c, twos_d);
+      add_bytes(add(&fours, fours_a, fours_b), 8);
+    }
+    for (; t < end; ++t) add_bytes(words[t], 1);
+    add_bytes(ones, 1);
+    add_bytes(twos, 2);
+    add_bytes(fours, 4);
+    for (int bit = 0; bit < n; ++bit) counts[bit] += static_cast<int32_t>(bytes[bit % 8] >> (8 * (bit / 8)) & 0xff);
+  }
+}
+
+// Up to 64 ranks: the ranks that a token visits are the bits of a word.  rank_bit_of_slot: [slots], 1 << rank.
+// Adds to tokens_per_slot [slots] and tokens_to_rank [ranks].  kTopK is top_k where known, else 0.
+template <int kTopK, typename Id>
+void CountByWords(const SourceTokens<Id>& source, const uint64_t* rank_bit_of_slot, int ranks, int32_t* tokens_per_slot,
+                  int32_t* tokens_to_rank) {
+  const int top_k = kTopK > 0 ? kTopK : source.top_k;
+  const uint16_t* slot_of_expert = source.slot_of_expert;
+  constexpr int kBlock = 256;
+  uint64_t visited[kBlock];
+  const Id* ids = source.ids;
+  for (int begin = 0; begin < source.tokens; begin += kBlock) {
+    const int tokens = std::min(kBlock, source.tokens - begin);
+    for (int t = 0; t < tokens; ++t, ids += top_k) {
+      uint64_t word = 0;
+      const auto count = [&](Id id) {
+        const uint16_t slot = slot_of_expert[id];
+        ++tokens_per_slot[slot];
+        word |= rank_bit_of_slot[slot];
+      };
+      const int valid = source.valid(begin + t);
+      if (valid == top_k) {
+        for (int k = 0; k < top_k; ++k) count(ids[k]);
+      } else {
+        for (int k = 0; k < valid; ++k) count(ids[k]);
+      }
+      visited[t] = word;
+    }
+    AddBitCounts({visited, static_cast<size_t>(tokens)}, ranks, tokens_to_rank);
+  }
+}
+
+// Any number of ranks: last_token[rank] is the last token that was seen to go there, or less than first_token; tokens
+// are numbered from first_token on.  Adds to tokens_per_slot [slots] and tokens_to_rank [ranks].
+template <typename Id>
+void CountByStamps(const SourceTokens<Id>& source, const uint16_t* rank_of_slot, int32_t first_token,
+                   int32_t* last_token, int32_t* tokens_per_slot, int32_t* tokens_to_rank) {
+  const Id* ids = source.ids;
+  for (int t = 0; t < source.tokens; ++t, ids += source.top_k) {
+    const int valid = source.valid(t);
+    for (int k = 0; k < valid; ++k) {
+      const uint16_t slot = source.slot_of_expert[ids[k]];
+      const uint16_t rank = rank_of_slot[slot];
+      ++tokens_per_slot[slot];
+      tokens_to_rank[rank] += last_token[rank] != first_token + t;
+      last_token[rank] = first_token + t;
+    }
+  }
+}
+
+}  // namespace epsim

@@ -1,0 +1,286 @@
+// The hot loop of a replay, at 64 ranks, 256 experts, top-8 and 8,192 tokens a step.  One routed id is one item.
+//
+// 288 slots cannot lie evenly on 64 ranks; the next number that can is taken, 320: five a rank, one of them redundant.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "benchmark/benchmark.h"
+#include "engine/check.h"
+#include "engine/random_stream.h"
+#include "engine/status_macros.h"
+#include "engine/units.h"
+#include "models/simulation/token_routing.h"
+#include "traces/format/trace_reader.h"
+#include "traces/format/trace_writer.h"
+#include "traces/workload/step_source.h"
+
+namespace epsim {
+namespace {
+
+constexpr int kRanks = 64, kExperts = 256, kSlots = 320, kTopK = 8, kTokens = 8192;
+constexpr size_t kLayerIds = size_t{kTokens} * kTopK;
+constexpr int kLayersInMemory = 8, kLayersOfTrace = 58, kStepsOfTrace = 24;
+
+// Draws the ids of one layer's tokens: expert e with a weight of 1 / (16 + its place in an order drawn for the layer),
+// so that the hottest experts get five times the mean.
+class SkewedIds {
+ public:
+  explicit SkewedIds(RandomStream* random) {
+    std::array<uint8_t, kExperts> order;
+    for (size_t e = 0; e < kExperts; ++e) order[e] = static_cast<uint8_t>(e);
+    for (size_t e = kExperts; e > 1; --e) std::swap(order[e - 1], order[random->Below(e)]);
+    double sum = 0, reached = 0;
+    for (size_t e = 0; e < kExperts; ++e) sum += Weight(e);
+    size_t place = 0;
+    for (size_t i = 0; i < expert_of_draw_.size(); ++i) {
+      while (place + 1 < kExperts &&
+             reached + Weight(place) < sum * (static_cast<double>(i) + 0.5) / static_cast<double>(kDraws)) {
+        reached += Weight(place++);
+      }
+      expert_of_draw_[i] = order[place];
+    }
+  }
+
+  // kTopK distinct ids.
+  template <typename Id>
+  void Draw(RandomStream* random, Id* ids) const {
+    for (int k = 0; k < kTopK;) {
+      uint64_t bits = random->Next();
+      for (int part = 0; part < 4 && k < kTopK; ++part, bits >>= 16) {
+        const Id id = expert_of_draw_[bits % kDraws];
+        if (std::find(ids, ids + k, id) == ids + k) ids[k++] = id;
+      }
+    }
+  }
+
+ private:
+  static constexpr size_t kDraws = 1 << 14;
+  static double Weight(size_t place) { return 1.0 / (16.0 + static_cast<double>(place)); }
+
+  std::array<uint8_t, kDraws> expert_of_draw_;
+};
+
+PlacementShape Shape(int layers) {
+  PlacementShape shape;
+  shape.layers = layers;
+  shape.experts = kExperts;
+  shape.slots = kSlots;
+  shape.ranks = kRanks;
+  shape.nodes = kRanks / 8;
+  return shape;
+}
+
+// Four experts a rank, and a second copy of 64 experts, drawn for the layer, one a rank.  A source uses the copy that
+// it holds, if any, else one of the two, drawn once.
+ReplicaTable Table(int layers) {
+  RandomStream random(1, "token_routing_bench/table");
+  ReplicaTable table{layers, kRanks, kExperts, {}};
+  for (int l = 0; l < layers; ++l) {
+    std::array<int, kExperts> order;
+    for (size_t e = 0; e < kExperts; ++e) order[e] = static_cast<int>(e);
+    for (size_t e = kExperts; e > 1; --e) std::swap(order[e - 1], order[random.Below(e)]);
+    std::array<int, kExperts> copy;
+    copy.fill(-1);
+    for (int r = 0; r < kRanks; ++r) copy[static_cast<size_t>(order[static_cast<size_t>(r)])] = r * 5 + 4;
+    for (int source = 0; source < kRanks; ++source) {
+      for (int e = 0; e < kExperts; ++e) {
+        const int original = e / 4 * 5 + e % 4, second = copy[static_cast<size_t>(e)];
+        const bool drawn = second >= 0 && random.Below(2) == 1;
+        const bool use_second = second >= 0 && original / 5 != source && (drawn || second / 5 == source);
+        table.slot.push_back(static_cast<uint16_t>(use_second ? second : original));
+      }
+    }
+  }
+  return table;
+}
+
+// [layers, tokens, top_k]
+const std::vector<uint8_t>& IdsInMemory() {
+  static const auto* const ids = [] {
+    RandomStream random(1, "token_routing_bench/ids");
+    auto* drawn = new std::vector<uint8_t>(kLayersInMemory * kLayerIds);
+    for (size_t l = 0; l < kLayersInMemory; ++l) {
+      const SkewedIds skewed(&random);
+      for (size_t t = 0; t < kTokens; ++t) skewed.Draw(&random, &(*drawn)[l * kLayerIds + t * kTopK]);
+    }
+    return drawn;
+  }();
+  return *ids;
+}
+
+// The yardstick: how often each byte occurs, layer by layer.  Eight bytes a load, and four tables, so that equal bytes
+// near each other do not wait for one another.
+void ByteHistogram(benchmark::State& state) {
+  const std::vector<uint8_t>& ids = IdsInMemory();
+  for (auto _ : state) {
+    for (size_t l = 0; l < kLayersInMemory; ++l) {
+      uint32_t count[4][256] = {};
+      for (size_t i = l * kLayerIds; i < (l + 1) * kLayerIds; i += 8) {
+        uint64_t word;
+        std::memcpy(&word, &ids[i], sizeof(word));
+        ++count[0][word & 0xff];
+        ++count[1][word >> 8 & 0xff];
+        ++count[2][word >> 16 & 0xff];
+        ++count[3][word >> 24 & 0xff];
+        ++count[0][word >> 32 & 0xff];
+        ++count[1][word >> 40 & 0xff];
+        ++count[2][word >> 48 & 0xff];
+        ++count[3][word >> 56];
+      }
+      for (size_t i = 0; i < 256; ++i) count[0][i] += count[1][i] + count[2][i] + count[3][i];
+      benchmark::DoNotOptimize(&count[0]);
+      benchmark::ClobberMemory();
+    }
+  }
+  state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(ids.size()));
+}
+BENCHMARK(ByteHistogram);
+
+// Ids in memory to tokens per slot and de-duplicated traffic.
+void RouteInMemory(benchmark::State& state) {
+  const InstructionSet set = static_cast<InstructionSet>(state.range(1));
+  const std::vector<InstructionSet> supported = SupportedInstructionSets();
+  if (std::find(supported.begin(), supported.end(), set) == supported.end()) {
+    state.SkipWithError("this machine has no such instruction set");
+    return;
+  }
+  state.SetLabel(InstructionSetName(set));
+  const std::vector<uint8_t>& ids = IdsInMemory();
+  const ReplicaTable table = Table(kLayersInMemory);
+  const auto routing = NewTokenRouting(Shape(kLayersInMemory), table, set);
+  StepBatch batch;
+  batch.tokens = kTokens;
+  for (int r = 0; r <= kRanks; ++r) batch.rank_begin.push_back(r * (kTokens / kRanks));
+  batch.layers = kLayersInMemory;
+  batch.top_k = kTopK;
+  batch.ids = reinterpret_cast<const std::byte*>(ids.data());
+  batch.layer_stride = kLayerIds;
+  RoutedLayer routed;
+  for (auto _ : state) {
+    for (int l = 0; l < kLayersInMemory; ++l) {
+      routing->Count(batch, Layer(l), &routed);
+      benchmark::DoNotOptimize(routed.tokens_per_slot.data());
+      benchmark::DoNotOptimize(routed.tokens_between.data());
+      benchmark::ClobberMemory();
+    }
+  }
+  state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(ids.size()));
+}
+BENCHMARK(RouteInMemory)
+    ->Name("TokenRouting")
+    ->ArgNames({"ranks", "set"})
+    ->Args({kRanks, static_cast<int64_t>(InstructionSet::kPortable)})
+    ->Args({kRanks, static_cast<int64_t>(InstructionSet::kAvx512)});
+
+// A trace of recorded steps in a folder of its own, which goes away with the object.
+class TraceOnDisk {
+ public:
+  TraceOnDisk() {
+    std::string folder = (std::filesystem::temp_directory_path() / "epsim_bench_XXXXXX").string();
+    EPSIM_CHECK(mkdtemp(folder.data()) != nullptr);
+    folder_ = folder;
+    status_ = Write();
+  }
+  ~TraceOnDisk() {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+
+  const absl::Status& status() const { return status_; }
+  std::string path() const { return folder_ / "bench.eptrace"; }
+  std::string folder() const { return folder_; }
+
+ private:
+  absl::Status Write() {
+    TraceHeader header;
+    header.set_model("bench");
+    header.set_layers(kLayersOfTrace);
+    header.set_experts(kExperts);
+    header.set_top_k(kTopK);
+    header.set_id_bytes(1);
+    header.set_granularity(STEP);
+    header.set_source_ranks(kRanks);
+    header.set_synthetic("token_routing_bench");
+    TraceWriterOptions options;
+    options.zstd = false;
+    ASSIGN_OR_RETURN(const std::unique_ptr<TraceWriter> writer, TraceWriter::Create(path(), header, options));
+    RandomStream random(1, "token_routing_bench/trace");
+    std::vector<SkewedIds> layers;
+    for (int l = 0; l < kLayersOfTrace; ++l) layers.emplace_back(&random);
+    std::vector<uint16_t> source_rank;
+    for (int t = 0; t < kTokens; ++t) source_rank.push_back(static_cast<uint16_t>(t / (kTokens / kRanks)));
+    TokenColumns columns;
+    columns.source_rank = source_rank;
+    std::vector<int32_t> ids(kLayersOfTrace * kLayerIds);
+    for (int step = 0; step < kStepsOfTrace; ++step) {
+      for (size_t l = 0; l < kLayersOfTrace; ++l) {
+        for (size_t t = 0; t < kTokens; ++t) layers[l].Draw(&random, &ids[l * kLayerIds + t * kTopK]);
+      }
+      RETURN_IF_ERROR(writer->AppendStep({}, ids, columns));
+    }
+    return writer->Finish();
+  }
+
+  std::filesystem::path folder_;
+  absl::Status status_;
+};
+
+// Opens the trace, takes each step from the source and counts every layer.  Returns the ids routed.
+absl::StatusOr<int64_t> RouteTrace(const TraceOnDisk& trace, const TokenRouting& routing) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<TraceReader> reader,
+                   TraceReader::OpenRaw(trace.path(), trace.folder(), StopToken()));
+  WorkloadConfig workload;
+  workload.mutable_recorded();
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepSource> source, NewStepSource(workload, *reader, kRanks, 1));
+  int64_t ids = 0;
+  RoutedLayer routed;
+  for (;;) {
+    ASSIGN_OR_RETURN(const StepBatch* const batch, source->Next(SimTime()));
+    if (batch == nullptr) return ids;
+    for (int l = 0; l < batch->layers; ++l) {
+      routing.Count(*batch, Layer(l), &routed);
+      benchmark::DoNotOptimize(routed.tokens_between.data());
+      ids += routed.pairs;
+    }
+  }
+}
+
+// From an .eptrace in the page cache to tokens per slot and de-duplicated traffic.  Each pass opens the file anew, so
+// that it pays for the checksum of every chunk and the check of every id, as a run does.
+void RoutedIds(benchmark::State& state) {
+  static const TraceOnDisk trace;
+  if (!trace.status().ok()) {
+    state.SkipWithError(std::string(trace.status().message()).c_str());
+    return;
+  }
+  const ReplicaTable table = Table(kLayersOfTrace);
+  const auto routing = NewTokenRouting(Shape(kLayersOfTrace), table);
+  int64_t ids = 0;
+  for (auto _ : state) {
+    const absl::StatusOr<int64_t> pass = RouteTrace(trace, *routing);
+    if (!pass.ok()) {
+      state.SkipWithError(std::string(pass.status().message()).c_str());
+      return;
+    }
+    ids += *pass;
+  }
+  EPSIM_CHECK(ids == state.iterations() * int64_t{kStepsOfTrace} * kLayersOfTrace * static_cast<int64_t>(kLayerIds));
+  state.SetItemsProcessed(ids);
+}
+BENCHMARK(RoutedIds)->ArgName("ranks")->Arg(kRanks);
+
+}  // namespace
+}  // namespace epsim
