@@ -1,8 +1,5 @@
 #include "engine/text_proto.h"
 
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -13,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "engine/status_macros.h"
 #include "engine/unit_text.h"
+#include "engine/whole_file.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
 
@@ -202,14 +200,7 @@ absl::Status ParseTextProto(std::string_view text, std::string_view name, Messag
 }
 
 absl::Status LoadTextProto(const std::string& path, Message* message) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-  if (file == nullptr) return absl::NotFoundError(absl::StrCat(path, ": cannot open: ", std::strerror(errno)));
-  std::string text;
-  char block[4096];
-  while (const size_t size = std::fread(block, 1, sizeof(block), file.get())) text.append(block, size);
-  if (std::ferror(file.get()) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": cannot read: ", std::strerror(errno)));
-  }
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   return ParseTextProto(text, path, message);
 }
 

@@ -55,4 +55,18 @@ absl::Status WholeFile::Commit() {
   return status_;
 }
 
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::FILE* file = std::fopen(path.c_str(), "rb");
+  if (file == nullptr) return absl::NotFoundError(absl::StrCat(path, ": cannot open: ", std::strerror(errno)));
+  std::string text;
+  char buffer[1 << 16];
+  size_t read;
+  while ((read = std::fread(buffer, 1, sizeof buffer, file)) > 0) text.append(buffer, read);
+  const bool failed = std::ferror(file) != 0;  // A folder opens, but cannot be read.
+  const int error = errno;
+  std::fclose(file);
+  if (failed) return absl::NotFoundError(absl::StrCat(path, ": cannot read: ", std::strerror(error)));
+  return text;
+}
+
 }  // namespace epsim

@@ -34,4 +34,7 @@ class WholeFile {
   absl::Status status_;
 };
 
+// All bytes of the file at `path`; the error names it.
+absl::StatusOr<std::string> ReadFile(const std::string& path);
+
 }  // namespace epsim

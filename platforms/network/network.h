@@ -28,9 +28,9 @@ enum class PhaseId : int64_t {};
 // Phases of different streams share a link's capacity fairly.
 enum class StreamId : int32_t {};
 
-// A phase is one collective exchange (a dispatch, a combine) or one batch of transfers (a migration).  A rank takes part
-// from its release on: it sends its row of the matrix, and is finished when every rank has been released, all that it
-// sends has left and all that is sent to it has arrived.
+// A phase is one collective exchange (a dispatch, a combine) or one batch of transfers (a migration).  A rank takes
+// part from its release on: it sends its row of the matrix, and is finished when it has heard from every rank that it
+// has been released, and all that it sends and all that is sent to it has arrived.
 class Network {
  public:
   // Called, as an event, at the earliest finish of the phase with every rank's finish time, and again whenever another
@@ -43,6 +43,7 @@ class Network {
   virtual PhaseId Start(StreamId stream, const TrafficMatrix& traffic, absl::Span<const SimTime> release,
                         Listener listener) = 0;
   // New release times for a phase that has not yet reported, because what it waited for has changed.
+  // REQUIRES: a release that is past stays as it was, and none becomes earlier than now().
   virtual void Revise(PhaseId phase, absl::Span<const SimTime> release) = 0;
 
   // Bytes that all phases so far have put on each link.  [links]
@@ -51,7 +52,8 @@ class Network {
   virtual LinkClass limiting_class() const = 0;
 };
 
-// `cluster` and `queue` must outlive the network.
+// `cluster` and `queue` must outlive the network, and the queue not be stepped after its end.  Fails if no model is
+// chosen.
 absl::StatusOr<std::unique_ptr<Network>> NewNetwork(const NetworkConfig& config, const Cluster& cluster,
                                                     EventQueue* queue);
 
