@@ -32,7 +32,8 @@ std::string Percentiles(const Json& figures, const std::vector<const char*>& key
   for (const char* key : keys) {
     if (figures[key].is_null()) continue;
     // The formats are this file's own.
-    parts.push_back(absl::StrCat(key, " ", absl::StrFormat(*absl::ParsedFormat<'f'>::New(format), figures[key].get<double>())));
+    parts.push_back(
+        absl::StrCat(key, " ", absl::StrFormat(*absl::ParsedFormat<'f'>::New(format), figures[key].get<double>())));
   }
   return parts.empty() ? "" : absl::StrCat("  (", absl::StrJoin(parts, ", "), ")");
 }
@@ -53,7 +54,8 @@ std::string AnswerText(const Json& s) {
       s["nodes"].get<int>() == 1 ? "" : "s", s["placement"].get<std::string>(),
       s["hindsight"].get<bool>() ? " (hindsight bound)" : "", s["experts"].get<int>(), s["slots"].get<int>());
   const double step = s["step_time_us"]["mean"].get<double>();
-  absl::StrAppendFormat(&text, "  step time         %.1f us%s%s\n", step, PlusMinus(s["step_time_us"]["interval95"], step),
+  absl::StrAppendFormat(&text, "  step time         %.1f us%s%s\n", step,
+                        PlusMinus(s["step_time_us"]["interval95"], step),
                         Percentiles(s["step_time_us"], {"p50", "p90", "p99"}, "%.1f"));
   absl::StrAppendFormat(&text, "  throughput        %.0f tokens/s, %.0f per GPU\n", s["tokens_per_s"].get<double>(),
                         s["tokens_per_s_per_gpu"].get<double>());
@@ -120,8 +122,7 @@ Json ComparisonJson(const std::vector<Alternative>& alternatives) {
 
 std::string ComparisonText(const Json& comparison) {
   std::vector<std::vector<std::string>> table = {{"alternative", "ranks", "slots", "step us", "tokens/s/GPU",
-                                                  "balanced: tokens", "expert time", "busy", "speed-up",
-                                                  "limited by"}};
+                                                  "balanced: tokens", "expert time", "busy", "speed-up", "limited by"}};
   for (const Json& row : comparison) {
     const Json& s = row["summary"];
     const double step = s["step_time_us"]["mean"].get<double>();

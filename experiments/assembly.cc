@@ -34,10 +34,9 @@ absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& res
   ASSIGN_OR_RETURN(parts->placement_policy, NewPlacementPolicy(experiment.placement(), parts->shape));
   ASSIGN_OR_RETURN(parts->replica_choice, NewReplicaChoice(experiment.replica_choice()));
   ASSIGN_OR_RETURN(parts->costs, NewCostModel(experiment.costs(), resolved.model(), platform.gpu()));
-  ASSIGN_OR_RETURN(
-      parts->communication,
-      NewCommunication(experiment.communication(), parts->shape.ranks,
-                       {parts->costs->DispatchBytesPerToken(), parts->costs->CombineBytesPerToken()}));
+  ASSIGN_OR_RETURN(parts->communication,
+                   NewCommunication(experiment.communication(), parts->shape.ranks,
+                                    {parts->costs->DispatchBytesPerToken(), parts->costs->CombineBytesPerToken()}));
   ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));
   return parts;
 }

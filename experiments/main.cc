@@ -21,14 +21,17 @@ void RequestStop(int signal) {
 
 int ExitCode(const absl::Status& status) {
   switch (status.code()) {
-    case absl::StatusCode::kOk: return 0;
+    case absl::StatusCode::kOk:
+      return 0;
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kOutOfRange:
     case absl::StatusCode::kDataLoss:
     case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kUnimplemented: return 2;
-    default: return 1;
+    case absl::StatusCode::kUnimplemented:
+      return 2;
+    default:
+      return 1;
   }
 }
 

@@ -77,7 +77,8 @@ class AggregateLoad : public Observer {
   double balancedness() const {
     double sum = 0;
     for (int layer = 0; layer < shape_.layers; ++layer) {
-      sum += Balancedness(absl::MakeConstSpan(tokens_).subspan(static_cast<size_t>(layer) * shape_.ranks, shape_.ranks));
+      sum +=
+          Balancedness(absl::MakeConstSpan(tokens_).subspan(static_cast<size_t>(layer) * shape_.ranks, shape_.ranks));
     }
     return sum / shape_.layers;
   }
@@ -130,7 +131,7 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
   ReportFolder folder(options.out);
   if (!options.out.empty()) RETURN_IF_ERROR(folder.Open());
   ASSIGN_OR_RETURN(const auto trace, TraceReader::OpenRaw(resolved.trace_path, scratch, options.stop));
-  const auto new_source = [&] { return NewStepSource(experiment.workload(), *trace, shape.ranks, experiment.seed()); };
+  const auto new_source = [&] { return NewStepSource(experiment.workload(), *trace, shape.ranks, experiment.seed(), options.stop); };
   ASSIGN_OR_RETURN(auto source, new_source());
 
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
@@ -150,15 +151,16 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
   if (hindsight) {
     ASSIGN_OR_RETURN(const auto scored, new_source());
     RETURN_IF_ERROR(Skip(*scored, planning_steps, options.stop));
-    ASSIGN_OR_RETURN(load, RecordLoad(*scored, steps - planning_steps, shape.layers, shape.experts, max_rows, simulation));
+    ASSIGN_OR_RETURN(load,
+                     RecordLoad(*scored, steps - planning_steps, shape.layers, shape.experts, max_rows, simulation));
     RETURN_IF_ERROR(Skip(*source, planning_steps, options.stop));
   } else {
     ASSIGN_OR_RETURN(load, RecordLoad(*source, planning_steps, shape.layers, shape.experts, max_rows, simulation));
   }
   const ModelCostView cost_view(*parts->costs);
   RandomStream placement_random(experiment.seed(), "placement");
-  const Placement placement =
-      parts->placement_policy->Place({.window = load.window, .previous = nullptr, .cost = &cost_view, .random = &placement_random});
+  const Placement placement = parts->placement_policy->Place(
+      {.window = load.window, .previous = nullptr, .cost = &cost_view, .random = &placement_random});
   RandomStream replica_random(experiment.seed(), "replica_choice");
   const ReplicaTable table = parts->replica_choice->Choose(placement, &replica_random);
   const std::unique_ptr<TokenRouting> routing = NewTokenRouting(shape, table);
@@ -217,7 +219,8 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
   if (!facts.trace_synthetic.empty()) facts.notes.push_back("synthetic trace: " + facts.trace_synthetic);
   if (facts.resampled) facts.notes.push_back("requests were resampled: the trace has too few for this many ranks");
   if (facts.counts_only) {
-    facts.notes.push_back("the trace has counts only: traffic is its expectation if tokens chose experts independently");
+    facts.notes.push_back(
+        "the trace has counts only: traffic is its expectation if tokens chose experts independently");
   }
   if (facts.missing_ids > 0) facts.notes.push_back(absl::StrCat(facts.missing_ids, " ids were not captured"));
   RunReport report{.summary = summary.Json(facts), .step_time_us = summary.step_time_us()};

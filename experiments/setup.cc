@@ -1,11 +1,10 @@
 #include "experiments/setup.h"
 
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -13,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
+#include "engine/whole_file.h"
 #include "experiments/version.h"
 #include "models/catalogue.h"
 #include "models/costs/cost_model.h"
@@ -41,9 +41,7 @@ absl::StatusOr<std::string> ExperimentFile(const std::string& path) {
       absl::StrCat(path, ": the folder holds several experiments; name one: ", absl::StrJoin(files, ", ")));
 }
 
-std::string HexHash(const std::string& text) {
-  return absl::StrFormat("%016x", XXH3_64bits(text.data(), text.size()));
-}
+std::string HexHash(const std::string& text) { return absl::StrFormat("%016x", XXH3_64bits(text.data(), text.size())); }
 
 std::string RelativeTo(const fs::path& folder, const std::string& path) {
   return fs::path(path).is_absolute() ? path : (folder / path).lexically_normal().string();
@@ -61,7 +59,9 @@ absl::Status FillDefaults(const std::string& place, Experiment* experiment) {
 
   WorkloadConfig* workload = experiment->mutable_workload();
   switch (workload->batching_case()) {
-    case WorkloadConfig::BATCHING_NOT_SET: workload->mutable_continuous(); [[fallthrough]];
+    case WorkloadConfig::BATCHING_NOT_SET:
+      workload->mutable_continuous();
+      [[fallthrough]];
     case WorkloadConfig::kContinuous: {
       ContinuousBatching* batching = workload->mutable_continuous();
       if (batching->running_requests_per_rank() == 0) batching->set_running_requests_per_rank(16);
@@ -74,15 +74,21 @@ absl::Status FillDefaults(const std::string& place, Experiment* experiment) {
       if (batching->max_tokens_per_rank() == 0) batching->set_max_tokens_per_rank(8192);
       break;
     }
-    case WorkloadConfig::kRecorded: break;
+    case WorkloadConfig::kRecorded:
+      break;
   }
 
   PlacementPolicyConfig* placement = experiment->mutable_placement();
   uint32_t redundant = 0;
   switch (placement->policy_case()) {
-    case PlacementPolicyConfig::POLICY_NOT_SET: placement->mutable_contiguous(); break;
-    case PlacementPolicyConfig::kContiguous: break;
-    case PlacementPolicyConfig::kEplb: redundant = 1; break;
+    case PlacementPolicyConfig::POLICY_NOT_SET:
+      placement->mutable_contiguous();
+      break;
+    case PlacementPolicyConfig::kContiguous:
+      break;
+    case PlacementPolicyConfig::kEplb:
+      redundant = 1;
+      break;
   }
   if (!experiment->has_redundant_slots_per_rank()) experiment->set_redundant_slots_per_rank(redundant);
   ReplicaChoiceConfig* replica = experiment->mutable_replica_choice();
@@ -91,7 +97,9 @@ absl::Status FillDefaults(const std::string& place, Experiment* experiment) {
   PlanningConfig* planning = experiment->mutable_planning();
   double fraction = 0;
   switch (planning->plan_case()) {
-    case PlanningConfig::PLAN_NOT_SET: planning->mutable_past(); [[fallthrough]];
+    case PlanningConfig::PLAN_NOT_SET:
+      planning->mutable_past();
+      [[fallthrough]];
     case PlanningConfig::kPast:
       if (!planning->past().has_fraction()) planning->mutable_past()->set_fraction(0.25);
       fraction = planning->past().fraction();
@@ -127,16 +135,12 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
   manifest.set_epsim_version(kVersion);
 
   ASSIGN_OR_RETURN(const std::string file, ExperimentFile(request.path));
-  std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  if (!stream || !(text << stream.rdbuf())) {
-    return absl::NotFoundError(absl::StrCat(file, ": cannot read the experiment"));
-  }
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
   Experiment* experiment = manifest.mutable_experiment();
-  RETURN_IF_ERROR(ParseTextProto(text.str(), file, experiment));
+  RETURN_IF_ERROR(ParseTextProto(text, file, experiment));
   Manifest::Input* input = manifest.add_inputs();
   input->set_path(file);
-  input->set_xxh3(HexHash(text.str()));
+  input->set_xxh3(HexHash(text));
 
   for (const std::string& assignment : request.set) {
     RETURN_IF_ERROR(SetField(assignment, experiment));
@@ -187,8 +191,8 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
 absl::Status CheckTraceFitsModel(const TraceReader& trace, const ModelSpec& model) {
   const TraceHeader& header = trace.header();
   const auto differ = [&](const char* what, uint32_t in_trace, uint32_t in_model) {
-    return absl::InvalidArgumentError(absl::StrCat(trace.path(), ": the trace (", header.model(), ") has ", in_trace, " ",
-                                                   what, ", the model (", model.name(), ") has ", in_model));
+    return absl::InvalidArgumentError(absl::StrCat(trace.path(), ": the trace (", header.model(), ") has ", in_trace,
+                                                   " ", what, ", the model (", model.name(), ") has ", in_model));
   };
   if (header.layers() != model.moe_layers()) return differ("MoE layers", header.layers(), model.moe_layers());
   if (header.experts() != model.experts()) return differ("experts", header.experts(), model.experts());

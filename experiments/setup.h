@@ -15,9 +15,9 @@ namespace epsim {
 
 // An experiment as asked for on the command line.
 struct ExperimentRequest {
-  std::string path;                // A .txtpb file, or a folder that holds exactly one.
-  std::string trace;               // Replaces the experiment's; empty: as the experiment says.
-  std::vector<std::string> set;    // path.to.field=value, in order.
+  std::string path;              // A .txtpb file, or a folder that holds exactly one.
+  std::string trace;             // Replaces the experiment's; empty: as the experiment says.
+  std::vector<std::string> set;  // path.to.field=value, in order.
   std::optional<uint64_t> seed;
 };
 

@@ -27,7 +27,7 @@ StepMeter::StepMeter(const Cluster& cluster, const Network& network, int layers,
 void StepMeter::Reset() {
   facts_ = StepFacts{};
   fresh_ = true;
-  facts_.by_layer.assign(layers_ + 1, Duration{});
+  facts_.by_layer.assign(layers_, Duration{});
   facts_.by_rank.assign(cluster_.ranks(), Duration{});
   busy_.assign(cluster_.ranks(), Duration{});
 }
@@ -44,7 +44,7 @@ void StepMeter::OnStage(const StageRecord& stage) {
   const Duration advance = std::max(Duration{}, stage.finish[last] - frontier_);
   frontier_ += advance;
   facts_.by_stage[static_cast<size_t>(stage.kind)] += advance;
-  facts_.by_layer[stage.layer] += advance;
+  if (stage.layer < layers_) facts_.by_layer[stage.layer] += advance;
   facts_.by_rank[last] += advance;
   facts_.by_source[static_cast<size_t>(stage.source)] += advance;
   if (!compute) facts_.by_link_class[static_cast<size_t>(stage.link_class)] += advance;

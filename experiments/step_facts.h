@@ -22,9 +22,10 @@ struct StepFacts {
   double min_over_max = 1;              // Of the ranks' busy times.
 
   // The step's time, split: a stage is charged by how much it moved the latest finish of any rank so far.  Sums to
-  // finish - start over the stages, over the layers, over the ranks (the stage's last) and over the sources.
+  // finish - start over the stages, over the ranks (the stage's last) and over the sources; over the layers to that
+  // less the LM head.
   std::array<Duration, kStageKinds> by_stage{};
-  std::vector<Duration> by_layer;  // [layers + 1]; the last is the LM head.
+  std::vector<Duration> by_layer;  // [layers]
   std::vector<Duration> by_rank;   // [ranks]
   std::array<Duration, kCostSources> by_source{};
   std::array<Duration, std::size(kAllLinkClasses)> by_link_class{};  // Communication stages only.

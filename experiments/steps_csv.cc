@@ -23,14 +23,12 @@ StepsCsv::StepsCsv(WholeFile* file) : file_(file) {
 }
 
 void StepsCsv::Add(const StepFacts& facts) {
-  const auto most = [](const auto& values) {
-    return std::max_element(values.begin(), values.end()) - values.begin();
-  };
+  const auto most = [](const auto& values) { return std::max_element(values.begin(), values.end()) - values.begin(); };
   const std::string_view stage = Name(static_cast<StageKind>(most(facts.by_stage)));
   std::string line = absl::StrFormat(
       "%d,%.6f,%.6f,%d,%.6f,%.6f,%.6f,%.6f,%d,%d,%s", facts.step, Microseconds(facts.start.time_since_epoch()),
-      Microseconds(facts.finish - facts.start), facts.tokens, facts.tokens_balancedness,
-      facts.expert_time_balancedness, facts.busy, facts.min_over_max, most(facts.by_rank), most(facts.by_layer),
+      Microseconds(facts.finish - facts.start), facts.tokens, facts.tokens_balancedness, facts.expert_time_balancedness,
+      facts.busy, facts.min_over_max, most(facts.by_rank), most(facts.by_layer),
       absl::string_view(stage.data(), stage.size()));
   for (Duration time : facts.by_stage) absl::StrAppendFormat(&line, ",%.6f", Microseconds(time));
   for (int64_t bytes : facts.bytes) absl::StrAppend(&line, ",", bytes);

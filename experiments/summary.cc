@@ -34,8 +34,7 @@ Json MeanWithInterval(const std::vector<double>& values) {
   json["mean"] = Mean(values);
   json["interval95"] = ToJson(MeanInterval(values));
   if (json["interval95"].is_null()) {
-    json["refused"].push_back(
-        absl::StrCat("interval95: needs ", 2 * kBlocks, " steps, has ", values.size()));
+    json["refused"].push_back(absl::StrCat("interval95: needs ", 2 * kBlocks, " steps, has ", values.size()));
   }
   return json;
 }
@@ -130,7 +129,8 @@ Json Summary::Json(const RunFacts& run) const {
   add_limit("rank", rank_, number);
   add_limit("layer", layer_, number);
   add_limit("stage", stage_, [](size_t id) { return JsonObject(std::string(Name(static_cast<StageKind>(id)))); });
-  add_limit("link_class", link_class_, [](size_t id) { return JsonObject(std::string(Name(static_cast<LinkClass>(id)))); });
+  add_limit("link_class", link_class_,
+            [](size_t id) { return JsonObject(std::string(Name(static_cast<LinkClass>(id)))); });
 
   for (int source = 0; source < kCostSources; ++source) {
     if (by_source_[source] == Duration{}) continue;

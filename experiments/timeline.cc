@@ -7,11 +7,14 @@ namespace epsim {
 Timeline::Timeline(WholeFile* file, const Cluster& cluster, int steps) : file_(file), steps_left_(steps) {
   file_->Write("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
   for (int rank = 0; rank < cluster.ranks(); ++rank) {
-    Event(absl::StrFormat(R"json({"ph":"M","pid":%d,"name":"process_name","args":{"name":"rank %d (node %d)"}})json", rank, rank,
-                          Index(cluster.node_of(Rank(rank)))));
-    Event(absl::StrFormat(R"json({"ph":"M","pid":%d,"name":"process_sort_index","args":{"sort_index":%d}})json", rank, rank));
-    Event(absl::StrFormat(R"json({"ph":"M","pid":%d,"tid":0,"name":"thread_name","args":{"name":"compute"}})json", rank));
-    Event(absl::StrFormat(R"json({"ph":"M","pid":%d,"tid":1,"name":"thread_name","args":{"name":"communication"}})json", rank));
+    Event(absl::StrFormat(R"json({"ph":"M","pid":%d,"name":"process_name","args":{"name":"rank %d (node %d)"}})json",
+                          rank, rank, Index(cluster.node_of(Rank(rank)))));
+    Event(absl::StrFormat(R"json({"ph":"M","pid":%d,"name":"process_sort_index","args":{"sort_index":%d}})json", rank,
+                          rank));
+    Event(
+        absl::StrFormat(R"json({"ph":"M","pid":%d,"tid":0,"name":"thread_name","args":{"name":"compute"}})json", rank));
+    Event(absl::StrFormat(R"json({"ph":"M","pid":%d,"tid":1,"name":"thread_name","args":{"name":"communication"}})json",
+                          rank));
   }
 }
 
@@ -28,16 +31,18 @@ void Timeline::OnStage(const StageRecord& stage) {
     const Duration start = stage.start[rank].time_since_epoch();
     const Duration length = stage.finish[rank] - stage.start[rank];
     if (length == Duration{}) continue;
-    Event(absl::StrFormat(R"json({"ph":"X","pid":%d,"tid":%d,"name":"%s","ts":%.6f,"dur":%.6f,"args":{"layer":%d}})json", rank,
-                          static_cast<int>(StreamOf(stage.kind)), absl::string_view(name.data(), name.size()),
-                          Microseconds(start), Microseconds(length), stage.layer));
+    Event(
+        absl::StrFormat(R"json({"ph":"X","pid":%d,"tid":%d,"name":"%s","ts":%.6f,"dur":%.6f,"args":{"layer":%d}})json",
+                        rank, static_cast<int>(StreamOf(stage.kind)), absl::string_view(name.data(), name.size()),
+                        Microseconds(start), Microseconds(length), stage.layer));
   }
 }
 
 void Timeline::OnStepEnd(const StepRecord& step) {
   if (steps_left_-- <= 0) return;
-  Event(absl::StrFormat(R"json({"ph":"i","pid":0,"tid":0,"s":"g","name":"end of step %d","ts":%.6f,"args":{"tokens":%d}})json",
-                        step.batch->index, Microseconds(step.finish.time_since_epoch()), step.batch->tokens));
+  Event(absl::StrFormat(
+      R"json({"ph":"i","pid":0,"tid":0,"s":"g","name":"end of step %d","ts":%.6f,"args":{"tokens":%d}})json",
+      step.batch->index, Microseconds(step.finish.time_since_epoch()), step.batch->tokens));
 }
 
 void Timeline::Close() { file_->Write("\n]}\n"); }

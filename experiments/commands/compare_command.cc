@@ -73,13 +73,14 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation) {
     bool json = false, no_bound = false;
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = app.add_subcommand(
-      "compare", "run an experiment with fields varied and print the alternatives in one table");
+  CLI::App* command =
+      app.add_subcommand("compare", "run an experiment with fields varied and print the alternatives in one table");
   AddExperimentFlags(command, &flags->request);
   AddRunFlags(command, &flags->options);
-  command->add_option("--vary", flags->vary,
-                      "path.to.field=value,value...: the values to compare; every combination if repeated "
-                      "(default: placement.policy=contiguous,eplb)")
+  command
+      ->add_option("--vary", flags->vary,
+                   "path.to.field=value,value...: the values to compare; every combination if repeated "
+                   "(default: placement.policy=contiguous,eplb)")
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);

@@ -10,8 +10,8 @@ void AddExperimentFlags(CLI::App* command, ExperimentRequest* request) {
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
-  command->add_option_function<uint64_t>("--seed", [request](uint64_t seed) { request->seed = seed; },
-                                         "seed, instead of the experiment's");
+  command->add_option_function<uint64_t>(
+      "--seed", [request](uint64_t seed) { request->seed = seed; }, "seed, instead of the experiment's");
 }
 
 void AddRunFlags(CLI::App* command, RunOptions* options) {

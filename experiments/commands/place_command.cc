@@ -1,13 +1,9 @@
 // `epsim place`: the placement that a policy makes of given loads, without a simulation.
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
-#include <fstream>
 #include <iostream>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "engine/random_stream.h"
 #include "engine/status_macros.h"
+#include "engine/whole_file.h"
 #include "experiments/commands/commands.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
@@ -72,13 +69,7 @@ struct FirstJsonError : Json::json_sax_t {
 };
 
 absl::StatusOr<Json> ReadJson(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream stream;
-  const bool empty = file.is_open() && file.peek() == EOF && !file.bad();  // Nothing to copy counts as a failure.
-  if (!empty && !(stream << file.rdbuf())) {
-    return absl::NotFoundError(absl::StrCat(path, ": cannot read: ", std::strerror(errno)));
-  }
-  const std::string text = std::move(stream).str();
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
   if (!json.is_discarded()) return json;
   FirstJsonError error;

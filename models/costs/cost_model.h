@@ -49,7 +49,12 @@ class CostModel {
   virtual Bytes CombineBytesPerToken() const = 0;
 };
 
-// Fails where GPU, precision and model do not go together (fp8 on a GPU without fp8 units): the error says what would.
+// `config` with every default filled in, as reports show it; without a model it gets `roofline`.  Fails on values out
+// of range.
+absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config);
+
+// Defaults need not be filled in.  Fails where GPU, precision and model do not go together (fp8 on a GPU without fp8
+// units): the error says what would.
 absl::StatusOr<std::unique_ptr<CostModel>> NewCostModel(const CostConfig& config, const ModelSpec& model,
                                                         const GpuSpec& gpu);
 

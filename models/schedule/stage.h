@@ -36,9 +36,9 @@ struct StageRecord {
   StageKind kind;
   int layer = 0;  // Of the model, dense ones included; layers in all for the LM head.
   CostSource source;
-  LinkClass link_class;                 // The link that set the latest finish; communication stages only.
-  absl::Span<const SimTime> start;      // [ranks]
-  absl::Span<const SimTime> finish;     // [ranks]
+  LinkClass link_class;              // The link that set the latest finish; communication stages only.
+  absl::Span<const SimTime> start;   // [ranks]
+  absl::Span<const SimTime> finish;  // [ranks]
 };
 
 }  // namespace epsim

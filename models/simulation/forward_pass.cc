@@ -124,9 +124,9 @@ void ForwardPass::StartExchange(StageKind kind, const TrafficMatrix& traffic) {
     return;
   }
   next_kind_ = kind;
-  next_exchange_ = context_.network->Start(
-      kBatchStream, traffic, ready_,
-      [this](PhaseId phase, absl::Span<const SimTime> finish) { OnReport(phase, finish); });
+  next_exchange_ =
+      context_.network->Start(kBatchStream, traffic, ready_,
+                              [this](PhaseId phase, absl::Span<const SimTime> finish) { OnReport(phase, finish); });
 }
 
 void ForwardPass::OnReport(PhaseId phase, absl::Span<const SimTime> finish) {

@@ -81,19 +81,19 @@ class ForwardPass {
   bool done_ = true;
 
   // Where the pass stands: the part between exchanges that was run last.
-  int layer_ = 0, moe_layer_ = 0;          // The layer in progress.
-  std::optional<StageKind> after_;         // The exchange before this part; none at the start of the step.
+  int layer_ = 0, moe_layer_ = 0;   // The layer in progress.
+  std::optional<StageKind> after_;  // The exchange before this part; none at the start of the step.
   Times ready_, compute_free_, shared_finish_;
   struct Snapshot {
     int layer, moe_layer;
     Times compute_free, shared_finish;
-  } before_;                               // State before this part, to run it again.
+  } before_;  // State before this part, to run it again.
   std::optional<PhaseId> last_exchange_, next_exchange_;
   std::optional<StageKind> next_kind_;
-  Times release_;                          // Of the next exchange.
+  Times release_;  // Of the next exchange.
   std::vector<PendingStage> pending_, spare_;
   TrafficMatrix traffic_;
-  uint64_t finish_event_ = 0;              // Only the newest scheduled end counts.
+  uint64_t finish_event_ = 0;  // Only the newest scheduled end counts.
 };
 
 }  // namespace epsim

@@ -48,11 +48,8 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
     const SimTime start = context.queue->now();
     pass.Begin(*batch, routed, expert_costs);
     while (!pass.done()) context.queue->Step();
-    const StepRecord record{.start = start,
-                            .finish = context.queue->now(),
-                            .batch = batch,
-                            .layers = routed,
-                            .expert_time = expert_time};
+    const StepRecord record{
+        .start = start, .finish = context.queue->now(), .batch = batch, .layers = routed, .expert_time = expert_time};
     for (Observer* observer : context.observers) observer->OnStepEnd(record);
     if (options.progress != nullptr) options.progress->Set(++steps);
   }

@@ -132,9 +132,7 @@ TEST_F(RunRefuses, AModelThatIsNotTheTraces) {
               HasSubstr("small.eptrace: the trace (small) has 2 MoE layers, the model (gpt-oss-20b) has 24"));
 }
 
-TEST_F(RunRefuses, AMissingTrace) {
-  EXPECT_THAT(Error({"trace=none.eptrace"}), HasSubstr("none.eptrace"));
-}
+TEST_F(RunRefuses, AMissingTrace) { EXPECT_THAT(Error({"trace=none.eptrace"}), HasSubstr("none.eptrace")); }
 
 TEST_F(RunRefuses, UnknownNames) {
   EXPECT_THAT(Error({"model=gtp-oss"}), HasSubstr("gpt-oss-20b"));

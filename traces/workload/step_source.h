@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/random_stream.h"
+#include "engine/stop_token.h"
 #include "engine/units.h"
 #include "traces/format/trace_reader.h"
 #include "traces/workload/step_batch.h"
@@ -33,8 +33,10 @@ class StepSource {
 };
 
 // Composes steps for `ranks` ranks from `trace`, which must be raw (TraceReader::OpenRaw) and outlive the source.
-// Fails if the workload does not fit the trace: recorded steps from a trace without, more ranks than it was captured on.
+// Fails if the workload does not fit the trace: recorded steps from a trace of requests, a number of ranks that neither
+// divides those of the capture nor is a multiple of them (recorded_steps.h says how the ones fold onto the others).
+// A replay of requests is composed in advance, without its ids, to count its steps; `stop` ends that.
 absl::StatusOr<std::unique_ptr<StepSource>> NewStepSource(const WorkloadConfig& config, const TraceReader& trace,
-                                                          int ranks, uint64_t seed);
+                                                          int ranks, uint64_t seed, const StopToken& stop = {});
 
 }  // namespace epsim

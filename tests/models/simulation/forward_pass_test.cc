@@ -39,7 +39,7 @@ class FixedNetwork : public Network {
 
   PhaseId Start(StreamId, const TrafficMatrix&, absl::Span<const SimTime> release, Listener listener) override {
     phases_.push_back({std::move(listener), {}, 0});
-    const PhaseId id(static_cast<int64_t>(phases_.size()) - 1);
+    const PhaseId id{static_cast<int64_t>(phases_.size()) - 1};
     Revise(id, release);
     return id;
   }

@@ -23,55 +23,16 @@
 #include "engine/status_macros.h"
 #include "engine/units.h"
 #include "models/simulation/token_routing.h"
+#include "tests/bench_trace.h"
 #include "traces/format/trace_reader.h"
-#include "traces/format/trace_writer.h"
 #include "traces/workload/step_source.h"
 
 namespace epsim {
 namespace {
 
-constexpr int kRanks = 64, kExperts = 256, kSlots = 320, kTopK = 8, kTokens = 8192;
-constexpr size_t kLayerIds = size_t{kTokens} * kTopK;
-constexpr int kLayersInMemory = 8, kLayersOfTrace = 58, kStepsOfTrace = 24;
-
-// Draws the ids of one layer's tokens: expert e with a weight of 1 / (16 + its place in an order drawn for the layer),
-// so that the hottest experts get five times the mean.
-class SkewedIds {
- public:
-  explicit SkewedIds(RandomStream* random) {
-    std::array<uint8_t, kExperts> order;
-    for (size_t e = 0; e < kExperts; ++e) order[e] = static_cast<uint8_t>(e);
-    for (size_t e = kExperts; e > 1; --e) std::swap(order[e - 1], order[random->Below(e)]);
-    double sum = 0, reached = 0;
-    for (size_t e = 0; e < kExperts; ++e) sum += Weight(e);
-    size_t place = 0;
-    for (size_t i = 0; i < expert_of_draw_.size(); ++i) {
-      while (place + 1 < kExperts &&
-             reached + Weight(place) < sum * (static_cast<double>(i) + 0.5) / static_cast<double>(kDraws)) {
-        reached += Weight(place++);
-      }
-      expert_of_draw_[i] = order[place];
-    }
-  }
-
-  // kTopK distinct ids.
-  template <typename Id>
-  void Draw(RandomStream* random, Id* ids) const {
-    for (int k = 0; k < kTopK;) {
-      uint64_t bits = random->Next();
-      for (int part = 0; part < 4 && k < kTopK; ++part, bits >>= 16) {
-        const Id id = expert_of_draw_[bits % kDraws];
-        if (std::find(ids, ids + k, id) == ids + k) ids[k++] = id;
-      }
-    }
-  }
-
- private:
-  static constexpr size_t kDraws = 1 << 14;
-  static double Weight(size_t place) { return 1.0 / (16.0 + static_cast<double>(place)); }
-
-  std::array<uint8_t, kDraws> expert_of_draw_;
-};
+using namespace bench_trace;
+constexpr int kSlots = 320;
+constexpr size_t kLayersInMemory = 8;
 
 PlacementShape Shape(int layers) {
   PlacementShape shape;
@@ -185,61 +146,8 @@ BENCHMARK(RouteInMemory)
     ->Args({kRanks, static_cast<int64_t>(InstructionSet::kPortable)})
     ->Args({kRanks, static_cast<int64_t>(InstructionSet::kAvx512)});
 
-// A trace of recorded steps in a folder of its own, which goes away with the object.
-class TraceOnDisk {
- public:
-  TraceOnDisk() {
-    std::string folder = (std::filesystem::temp_directory_path() / "epsim_bench_XXXXXX").string();
-    EPSIM_CHECK(mkdtemp(folder.data()) != nullptr);
-    folder_ = folder;
-    status_ = Write();
-  }
-  ~TraceOnDisk() {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  }
-
-  const absl::Status& status() const { return status_; }
-  std::string path() const { return folder_ / "bench.eptrace"; }
-  std::string folder() const { return folder_; }
-
- private:
-  absl::Status Write() {
-    TraceHeader header;
-    header.set_model("bench");
-    header.set_layers(kLayersOfTrace);
-    header.set_experts(kExperts);
-    header.set_top_k(kTopK);
-    header.set_id_bytes(1);
-    header.set_granularity(STEP);
-    header.set_source_ranks(kRanks);
-    header.set_synthetic("token_routing_bench");
-    TraceWriterOptions options;
-    options.zstd = false;
-    ASSIGN_OR_RETURN(const std::unique_ptr<TraceWriter> writer, TraceWriter::Create(path(), header, options));
-    RandomStream random(1, "token_routing_bench/trace");
-    std::vector<SkewedIds> layers;
-    for (int l = 0; l < kLayersOfTrace; ++l) layers.emplace_back(&random);
-    std::vector<uint16_t> source_rank;
-    for (int t = 0; t < kTokens; ++t) source_rank.push_back(static_cast<uint16_t>(t / (kTokens / kRanks)));
-    TokenColumns columns;
-    columns.source_rank = source_rank;
-    std::vector<int32_t> ids(kLayersOfTrace * kLayerIds);
-    for (int step = 0; step < kStepsOfTrace; ++step) {
-      for (size_t l = 0; l < kLayersOfTrace; ++l) {
-        for (size_t t = 0; t < kTokens; ++t) layers[l].Draw(&random, &ids[l * kLayerIds + t * kTopK]);
-      }
-      RETURN_IF_ERROR(writer->AppendStep({}, ids, columns));
-    }
-    return writer->Finish();
-  }
-
-  std::filesystem::path folder_;
-  absl::Status status_;
-};
-
 // Opens the trace, takes each step from the source and counts every layer.  Returns the ids routed.
-absl::StatusOr<int64_t> RouteTrace(const TraceOnDisk& trace, const TokenRouting& routing) {
+absl::StatusOr<int64_t> RouteTrace(const BenchTrace& trace, const TokenRouting& routing) {
   ASSIGN_OR_RETURN(const std::unique_ptr<TraceReader> reader,
                    TraceReader::OpenRaw(trace.path(), trace.folder(), StopToken()));
   WorkloadConfig workload;
@@ -261,13 +169,9 @@ absl::StatusOr<int64_t> RouteTrace(const TraceOnDisk& trace, const TokenRouting&
 // From an .eptrace in the page cache to tokens per slot and de-duplicated traffic.  Each pass opens the file anew, so
 // that it pays for the checksum of every chunk and the check of every id, as a run does.
 void RoutedIds(benchmark::State& state) {
-  static const TraceOnDisk trace;
-  if (!trace.status().ok()) {
-    state.SkipWithError(std::string(trace.status().message()).c_str());
-    return;
-  }
-  const ReplicaTable table = Table(kLayersOfTrace);
-  const auto routing = NewTokenRouting(Shape(kLayersOfTrace), table);
+  const BenchTrace& trace = BenchTrace::Get();
+  const ReplicaTable table = Table(kLayers);
+  const auto routing = NewTokenRouting(Shape(kLayers), table);
   int64_t ids = 0;
   for (auto _ : state) {
     const absl::StatusOr<int64_t> pass = RouteTrace(trace, *routing);
@@ -277,7 +181,7 @@ void RoutedIds(benchmark::State& state) {
     }
     ids += *pass;
   }
-  EPSIM_CHECK(ids == state.iterations() * int64_t{kStepsOfTrace} * kLayersOfTrace * static_cast<int64_t>(kLayerIds));
+  EPSIM_CHECK(ids == state.iterations() * int64_t{kSteps} * kLayers * static_cast<int64_t>(kLayerIds));
   state.SetItemsProcessed(ids);
 }
 BENCHMARK(RoutedIds)->ArgName("ranks")->Arg(kRanks);

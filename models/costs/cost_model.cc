@@ -1,0 +1,60 @@
+#include "models/costs/cost_model.h"
+
+#include "engine/check.h"
+#include "engine/status_macros.h"
+#include "models/costs/roofline_cost_model.h"
+#include "models/costs/roofline_kernel.h"
+
+namespace epsim {
+
+std::string_view Name(CostSource source) {
+  switch (source) {
+    case CostSource::kRoofline:
+      return "roofline";
+    case CostSource::kMeasured:
+      return "measured";
+    case CostSource::kReplay:
+      return "replay";
+    case CostSource::kNetwork:
+      return "network";
+  }
+  EPSIM_CHECK(!"a known cost source");
+  __builtin_unreachable();
+}
+
+absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config) {
+  CostConfig complete = config;
+  const auto or_default = [](NumberType type, NumberType fallback) {
+    return type == NUMBER_TYPE_DEFAULT ? fallback : type;
+  };
+  Precision* precision = complete.mutable_precision();
+  precision->set_expert_weights(or_default(precision->expert_weights(), BF16));
+  precision->set_other_weights(or_default(precision->other_weights(), BF16));
+  precision->set_dispatch(or_default(precision->dispatch(), BF16));
+  precision->set_kv_cache(or_default(precision->kv_cache(), BF16));
+  precision->set_expert_activations(
+      or_default(precision->expert_activations(), precision->expert_weights() == FP8 ? FP8 : BF16));
+  switch (config.model_case()) {
+    case CostConfig::kRoofline:
+    case CostConfig::MODEL_NOT_SET: {
+      ASSIGN_OR_RETURN(*complete.mutable_roofline(), CompleteRooflineConfig(config.roofline()));
+      break;
+    }
+  }
+  return complete;
+}
+
+absl::StatusOr<std::unique_ptr<CostModel>> NewCostModel(const CostConfig& config, const ModelSpec& model,
+                                                        const GpuSpec& gpu) {
+  ASSIGN_OR_RETURN(const CostConfig complete, CompleteCostConfig(config));
+  switch (complete.model_case()) {
+    case CostConfig::kRoofline:
+      return NewRooflineCostModel(complete.roofline(), complete.precision(), model, gpu);
+    case CostConfig::MODEL_NOT_SET:
+      break;
+  }
+  EPSIM_CHECK(!"a complete config");
+  __builtin_unreachable();
+}
+
+}  // namespace epsim

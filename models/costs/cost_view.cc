@@ -1,0 +1,9 @@
+#include "models/costs/cost_view.h"
+
+namespace epsim {
+
+Duration ModelCostView::ExpertTime(absl::Span<const int32_t> tokens_per_slot) const {
+  return costs_.RoutedExperts(tokens_per_slot).time;
+}
+
+}  // namespace epsim

@@ -1,0 +1,22 @@
+// What placement policies may ask of a cost model: how long a rank would take for its experts.
+#pragma once
+
+#include "absl/types/span.h"
+#include "engine/units.h"
+#include "models/costs/cost_model.h"
+#include "policies/placement/placement_policy.h"
+
+namespace epsim {
+
+class ModelCostView final : public CostView {
+ public:
+  // `costs` must outlive the view.
+  explicit ModelCostView(const CostModel& costs) : costs_(costs) {}
+
+  Duration ExpertTime(absl::Span<const int32_t> tokens_per_slot) const override;
+
+ private:
+  const CostModel& costs_;
+};
+
+}  // namespace epsim

@@ -1,0 +1,189 @@
+#include "models/costs/roofline_cost_model.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/status_macros.h"
+#include "models/catalogue.h"
+#include "models/costs/number_type.h"
+#include "models/costs/roofline_attention.h"
+#include "models/costs/roofline_kernel.h"
+
+namespace epsim {
+namespace {
+
+// gate and up, SwiGLU, down.
+class Mlp {
+ public:
+  Mlp(const GpuRates& rates, int64_t hidden, int64_t inter, NumberType weights)
+      : gate_up_(rates, 2 * inter, hidden, weights, ProjectionActivations(weights)),
+        swiglu_(rates, 6.0 * inter),
+        down_(rates, hidden, inter, weights, ProjectionActivations(weights)) {}
+
+  double Picoseconds(double tokens) const {
+    return gate_up_.Picoseconds(tokens) + swiglu_.Picoseconds(tokens) + down_.Picoseconds(tokens);
+  }
+
+ private:
+  Gemm gate_up_;
+  Elementwise swiglu_;
+  Gemm down_;
+};
+
+class RooflineCostModel final : public CostModel {
+ public:
+  // REQUIRES: `model` is valid, no type in `precision` is NUMBER_TYPE_DEFAULT, the GPU has what they need.
+  RooflineCostModel(const GpuRates& rates, const Precision& precision, const ModelSpec& model)
+      : model_(model),
+        layers_(CountAttentionLayers(model)),
+        context_attention_(NewContextAttention(model, rates, precision.other_weights(), precision.kv_cache())),
+        block_norm_(rates, 8.0 * model.hidden()),
+        dense_(rates, model.hidden(), model.dense_intermediate(), precision.other_weights()),
+        shared_(rates, model.hidden(), model.shared_intermediate(), precision.other_weights()),
+        gate_(rates, model.experts(), model.hidden(), BF16, BF16),
+        top_k_(rates, 2.0 * model.experts() + 8.0 * model.top_k()),
+        head_norm_(rates, 4.0 * model.hidden()),
+        head_(rates, model.vocabulary(), model.hidden(), precision.other_weights(),
+              ProjectionActivations(precision.other_weights())),
+        dispatch_bytes_(ActivationBytes(model.hidden(), precision.dispatch())),
+        combine_bytes_(ActivationBytes(model.hidden(), BF16)),
+        tile_mask_(rates.tile_tokens - 1) {
+    if (model.has_linear_attention()) {
+      linear_attention_ = NewLinearAttention(model, rates, precision.other_weights());
+    }
+
+    const int64_t hidden = model.hidden(), inter = model.moe_intermediate();
+    const NumberType weights = precision.expert_weights(), activations = precision.expert_activations();
+    const auto bytes = [&](double count) { return count * rates.ps_per_byte; };
+    const auto activation = [&](int64_t values) {
+      return static_cast<double>(ActivationBytes(values, activations).count());
+    };
+    const double flop = rates.PerFlop(Wider(weights, activations));
+    routed_floor_ = 2 * rates.grouped_gemm_ps + rates.kernel_ps;
+    gate_up_slot_ = bytes(2.0 * WeightBytes(inter, hidden, weights).count());
+    gate_up_pair_ = bytes(activation(hidden) + 4.0 * inter);
+    gate_up_row_ = 4.0 * hidden * inter * flop;
+    swiglu_pair_ = bytes(4.0 * inter + activation(inter));
+    down_slot_ = bytes(static_cast<double>(WeightBytes(hidden, inter, weights).count()));
+    down_pair_ = bytes(activation(inter) + 2.0 * hidden);
+    down_row_ = 2.0 * hidden * inter * flop;
+  }
+
+  Cost Attention(const AttentionLoad& load) const override {
+    const AttentionWork work = SplitAttention(load);
+    double ps = layers_.full * context_attention_->Picoseconds(work);
+    if (linear_attention_ != nullptr) {
+      ps += layers_.other * linear_attention_->Picoseconds(work);
+    } else if (layers_.other > 0) {
+      const AttentionWork local = SeenLocally(work, model_.local_window(), model_.local_chunks());
+      ps += layers_.other * context_attention_->Picoseconds(local);
+    }
+    return Roofline(ps / (layers_.full + layers_.other));
+  }
+
+  Cost DenseMlp(int64_t tokens) const override {
+    if (model_.dense_intermediate() == 0) return {};
+    const auto t = static_cast<double>(tokens);
+    return Roofline(block_norm_.Picoseconds(t) + dense_.Picoseconds(t));
+  }
+
+  Cost Router(int64_t tokens) const override {
+    const auto t = static_cast<double>(tokens);
+    return Roofline(block_norm_.Picoseconds(t) + gate_.Picoseconds(t) + top_k_.Picoseconds(t));
+  }
+
+  Cost SharedExperts(int64_t tokens) const override {
+    if (model_.shared_experts() == 0) return {};
+    return Roofline(shared_.Picoseconds(static_cast<double>(tokens)));
+  }
+
+  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const override {
+    int64_t active = 0, pairs = 0, rows = 0;
+    for (const int64_t tokens : tokens_per_slot) {
+      active += tokens > 0;
+      pairs += tokens;
+      rows += (tokens + tile_mask_) & ~tile_mask_;
+    }
+    const auto a = static_cast<double>(active), p = static_cast<double>(pairs), r = static_cast<double>(rows);
+    return Roofline(routed_floor_ + std::max(a * gate_up_slot_ + p * gate_up_pair_, r * gate_up_row_) +
+                    p * swiglu_pair_ + std::max(a * down_slot_ + p * down_pair_, r * down_row_));
+  }
+
+  Cost LmHead(int64_t tokens) const override {
+    const auto t = static_cast<double>(tokens);
+    return Roofline(head_norm_.Picoseconds(t) + head_.Picoseconds(t));
+  }
+
+  Bytes DispatchBytesPerToken() const override { return dispatch_bytes_; }
+  Bytes CombineBytesPerToken() const override { return combine_bytes_; }
+
+ private:
+  static Cost Roofline(double picoseconds) {
+    return {.time = RoundUpPicoseconds(picoseconds), .source = CostSource::kRoofline};
+  }
+
+  const ModelSpec model_;
+  const AttentionLayers layers_;
+  const std::unique_ptr<RooflineAttention> context_attention_;
+  std::unique_ptr<RooflineAttention> linear_attention_;  // Null without.
+  const Elementwise block_norm_;
+  const Mlp dense_, shared_;
+  const Gemm gate_;
+  const Elementwise top_k_, head_norm_;
+  const Gemm head_;
+  const Bytes dispatch_bytes_, combine_bytes_;
+
+  // Routed experts, in picoseconds: floors, then per active slot, token-expert pair and row of a tile.
+  const int64_t tile_mask_;
+  double routed_floor_;
+  double gate_up_slot_, gate_up_pair_, gate_up_row_;
+  double swiglu_pair_;
+  double down_slot_, down_pair_, down_row_;
+};
+
+// Whether `gpu` has tensor cores for `type`; `otherwise` says what would do.
+absl::Status CheckUnits(const GpuSpec& gpu, const char* field, NumberType type, const char* otherwise) {
+  if (type == FP8 && gpu.fp8().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("precision.", field, ": FP8, but gpu \"", gpu.name(),
+                                                   "\" has no fp8 units; ", otherwise, " would do"));
+  }
+  if (type == MXFP4 && gpu.fp4().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("precision.", field, ": MXFP4, but gpu \"", gpu.name(),
+                                                   "\" has no fp4 units; ", otherwise, " would do"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckPrecision(const Precision& precision, const GpuSpec& gpu) {
+  const NumberType weights = precision.expert_weights(), activations = precision.expert_activations();
+  if (weights < activations) {
+    return absl::InvalidArgumentError(absl::StrCat("precision.expert_activations: ", NumberType_Name(activations),
+                                                   " with expert_weights ", NumberType_Name(weights), "; ",
+                                                   weights == BF16 ? "BF16" : "FP8 or BF16", " would do"));
+  }
+  if (weights == FP8 && activations == FP8) {
+    RETURN_IF_ERROR(CheckUnits(gpu, "expert_weights", weights, "BF16, or FP8 with expert_activations BF16,"));
+  }
+  RETURN_IF_ERROR(CheckUnits(gpu, "expert_activations", activations, "BF16"));
+  if (precision.other_weights() == FP8) RETURN_IF_ERROR(CheckUnits(gpu, "other_weights", FP8, "BF16"));
+  RETURN_IF_ERROR(CheckUnits(gpu, "dispatch", precision.dispatch(), gpu.fp8().empty() ? "BF16" : "BF16 or FP8"));
+  if (precision.kv_cache() == MXFP4) {
+    return absl::InvalidArgumentError("precision.kv_cache: MXFP4 is no cache format; BF16 or FP8 would do");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CostModel>> NewRooflineCostModel(const RooflineConfig& config,
+                                                                const Precision& precision, const ModelSpec& model,
+                                                                const GpuSpec& gpu) {
+  RETURN_IF_ERROR(ValidateModel(model));
+  RETURN_IF_ERROR(CheckPrecision(precision, gpu));
+  ASSIGN_OR_RETURN(const GpuRates rates, MakeGpuRates(config, gpu));
+  return std::make_unique<RooflineCostModel>(rates, precision, model);
+}
+
+}  // namespace epsim

@@ -1,0 +1,34 @@
+// Costs from first principles: bytes over memory bandwidth against operations over compute rate, kernel by kernel.
+// Always there, for any model on any GPU; what the formulas leave out is in the efficiencies (costs.proto).
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "models/costs/cost_model.h"
+
+namespace epsim {
+
+// A rank holds the whole of attention, dense layers and shared experts (data-parallel attention), and some slots of
+// routed experts.  Stages, in kernels of roofline_kernel.h, with H = hidden and a(v) = ActivationBytes(v):
+//
+//   attention       roofline_attention.h; full and local or linear layers averaged by their number
+//   dense MLP       norm (8 * H B a token), GEMM [2 * I, H], SwiGLU (6 * I B), GEMM [H, I], with I = dense_intermediate
+//   shared experts  the same without norm, I = shared_intermediate
+//   router          norm, GEMM [experts, H] in bf16, top-k (2 * experts + 8 * top_k B)
+//   head            norm (4 * H B), GEMM [vocabulary, H]
+//   routed experts  I = moe_intermediate; over slots with t > 0 tokens: active slots, pairs = sum t,
+//                   rows = sum ceil(t / tile) * tile:
+//     gate and up   grouped_floor + max(active * W13 + pairs * (a(H) + 4 * I) B, rows * 4 * H * I flop)
+//     SwiGLU        kernel_floor + pairs * (4 * I + a(I)) B
+//     down          grouped_floor + max(active * W2 + pairs * (a(I) + 2 * H) B, rows * 2 * H * I flop)
+//                   W13 and W2 are WeightBytes of [I, H] twice and of [H, I]; B and flop stand for picoseconds at the
+//                   rates of MakeGpuRates.  Without tokens the floors remain.
+//
+// Payloads: dispatch a(H) in `precision.dispatch`, combine 2 * H.
+// REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT (CompleteCostConfig).
+absl::StatusOr<std::unique_ptr<CostModel>> NewRooflineCostModel(const RooflineConfig& config,
+                                                                const Precision& precision, const ModelSpec& model,
+                                                                const GpuSpec& gpu);
+
+}  // namespace epsim

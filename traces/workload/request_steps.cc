@@ -1,0 +1,212 @@
+#include "traces/workload/request_steps.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/random_stream.h"
+#include "engine/status_macros.h"
+#include "traces/workload/row_planes.h"
+#include "traces/workload/trace_rows.h"
+
+namespace epsim {
+namespace {
+
+class RequestSteps final : public StepSource {
+ public:
+  RequestSteps(const CompositionRules& rules, const TraceReader& trace, std::vector<uint32_t> supply, int64_t runnable,
+               bool resampled)
+      : rules_(rules),
+        rows_(trace),
+        supply_(std::move(supply)),
+        runnable_(runnable),
+        resampled_(resampled),
+        composer_(rules, trace.requests(), supply_, Prefill()),
+        views_(static_cast<size_t>(rules.ranks) * static_cast<size_t>(rules.requests_per_rank)) {
+    batch_.layers = static_cast<int>(trace.header().layers());
+    batch_.top_k = static_cast<int>(trace.header().top_k());
+    batch_.id_bytes = static_cast<int>(trace.header().id_bytes());
+  }
+
+  // Composes the whole replay without its ids.
+  absl::Status CountSteps(int64_t max_steps, const StopToken& stop) {
+    const auto prefill = [this, &stop](const RequestInfo& request) -> absl::StatusOr<int64_t> {
+      RETURN_IF_ERROR(stop.Check());
+      return rows_.PrefillRows(request);
+    };
+    RequestComposer composer(rules_, rows_.trace().requests(), supply_, prefill);
+    ComposedStep step;
+    while (max_steps == 0 || total_steps_ < max_steps) {
+      if (total_steps_ % 64 == 0) RETURN_IF_ERROR(stop.Check());
+      ASSIGN_OR_RETURN(const bool more, composer.Next(&step));
+      if (!more) break;
+      ++total_steps_;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<const StepBatch*> Next(SimTime /*now*/) override {
+    if (next_index_ == total_steps_) return nullptr;
+    ASSIGN_OR_RETURN(const bool more, composer_.Next(&step_));
+    EPSIM_CHECK(more);
+    RETURN_IF_ERROR(Locate());
+    Gather();
+    batch_.index = next_index_++;
+    return &batch_;
+  }
+
+  std::optional<int64_t> total_steps() const override { return total_steps_; }
+
+  std::string description() const override {
+    const int64_t places = static_cast<int64_t>(views_.size());
+    const std::string shape =
+        absl::StrCat(rules_.lock_step ? "lock-step, groups of " : "continuous, ", rules_.requests_per_rank,
+                     rules_.lock_step ? " requests a rank on " : " running requests a rank on ", rules_.ranks,
+                     " ranks, at most ", rules_.max_tokens_per_rank, " tokens a rank and step");
+    if (resampled_) {
+      return absl::StrCat(shape, ", resampled: ", supply_.size(), " requests drawn with replacement from the trace's ",
+                          runnable_, " because ", places, " run at once");
+    }
+    return absl::StrCat(shape, ", the trace's ", runnable_, " requests in order");
+  }
+
+  bool resampled() const override { return resampled_; }
+
+ private:
+  // What is known of the request that runs in a place.
+  struct View {
+    uint32_t chunk = 0;                // Of its last row.
+    int64_t position_of_row_zero = 0;  // Position of a row: this + row.
+  };
+
+  RequestComposer::PrefillRows Prefill() {
+    return [this](const RequestInfo& request) { return rows_.PrefillRows(request); };
+  }
+
+  // Finds the row of every token, and what attention does on every rank.
+  absl::Status Locate() {
+    const size_t row_bytes =
+        static_cast<size_t>(batch_.layers) * static_cast<size_t>(batch_.top_k) * static_cast<size_t>(batch_.id_bytes);
+    const size_t layers = static_cast<size_t>(batch_.layers);
+    row_ids_.clear();
+    row_valid_.clear();
+    any_missing_ = false;
+    batch_.rank_begin.assign(1, 0);
+    batch_.attention.assign(static_cast<size_t>(rules_.ranks), AttentionLoad());
+    for (int rank = 0; rank < rules_.ranks; ++rank) {
+      AttentionLoad& load = batch_.attention[rank];
+      for (int i = step_.piece_begin[rank]; i < step_.piece_begin[rank + 1]; ++i) {
+        const RequestPiece& piece = step_.pieces[i];
+        const RequestInfo& request = rows_.trace().requests()[piece.request];
+        View& view = views_[piece.place];
+        const int64_t end = piece.first_row + piece.tokens;
+        int64_t last_position = 0;
+        for (int64_t row = piece.first_row; row < end;) {
+          const uint32_t old_chunk = view.chunk;
+          ASSIGN_OR_RETURN(const TraceChunk* chunk, rows_.Find(row, &view.chunk));
+          if (row == request.first_token() || view.chunk != old_chunk) {
+            view.position_of_row_zero = chunk->position != nullptr
+                                            ? int64_t{chunk->position[row - chunk->first_token]} - row
+                                            : request.prompt_tokens() - request.first_token();
+          }
+          const int64_t span_end = std::min(end, chunk->first_token + chunk->tokens);
+          const int64_t tokens = span_end - row;
+          const int64_t first_position = view.position_of_row_zero + row;
+          last_position = first_position + tokens - 1;
+          // Sum of p + 1 for p from first to last.
+          load.attended_tokens += tokens * (first_position + last_position + 2) / 2;
+          for (; row < span_end; ++row) {
+            const int64_t at = row - chunk->first_token;
+            row_ids_.push_back(chunk->ids + static_cast<size_t>(at) * row_bytes);
+            row_valid_.push_back(chunk->valid_count == nullptr
+                                     ? nullptr
+                                     : reinterpret_cast<const std::byte*>(chunk->valid_count) +
+                                           static_cast<size_t>(at) * layers);
+            any_missing_ |= chunk->valid_count != nullptr;
+          }
+        }
+        load.tokens += piece.tokens;
+        ++load.sequences;
+        if (piece.tokens == 1) ++load.decode_tokens;
+        load.context_tokens += last_position + 1;
+        load.output_tokens += piece.output_tokens;
+      }
+      batch_.rank_begin.push_back(static_cast<int32_t>(row_ids_.size()));
+    }
+    batch_.tokens = static_cast<int>(row_ids_.size());
+    return absl::OkStatus();
+  }
+
+  void Gather() {
+    const size_t tokens = row_ids_.size();
+    const size_t layers = static_cast<size_t>(batch_.layers);
+    const size_t element = static_cast<size_t>(batch_.top_k) * static_cast<size_t>(batch_.id_bytes);
+    const size_t stride = PlaneStride(tokens, element);
+    if (planes_.size() < layers * stride) planes_.resize(layers * stride);
+    RowsToPlanes(row_ids_, layers, element, stride, planes_.data());
+    batch_.ids = planes_.data();
+    batch_.layer_stride = stride;
+    batch_.valid_count = nullptr;
+    if (!any_missing_) return;
+    // A chunk without the column has all ids of all tokens.
+    complete_row_.assign(layers, static_cast<std::byte>(batch_.top_k));
+    for (const std::byte*& row : row_valid_) {
+      if (row == nullptr) row = complete_row_.data();
+    }
+    valid_.resize(layers * tokens);
+    RowsToPlanes(row_valid_, layers, 1, tokens, valid_.data());
+    batch_.valid_count = reinterpret_cast<const uint8_t*>(valid_.data());
+  }
+
+  const CompositionRules rules_;
+  TraceRows rows_;
+  const std::vector<uint32_t> supply_;
+  const int64_t runnable_;  // Requests of the trace that have tokens.
+  const bool resampled_;
+  int64_t total_steps_ = 0, next_index_ = 0;
+
+  RequestComposer composer_;
+  ComposedStep step_;
+  std::vector<View> views_;                            // [places]
+  std::vector<const std::byte*> row_ids_, row_valid_;  // [tokens] of the step.
+  bool any_missing_ = false;
+  std::vector<std::byte> planes_, valid_, complete_row_;
+  StepBatch batch_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StepSource>> NewRequestSteps(const CompositionRules& rules, int64_t max_steps,
+                                                            const TraceReader& trace, uint64_t seed,
+                                                            const StopToken& stop) {
+  std::vector<uint32_t> supply;
+  for (size_t i = 0; i < trace.requests().size(); ++i) {
+    const RequestInfo& request = trace.requests()[i];
+    if (request.tokens() < 0 || request.first_token() < 0 ||
+        request.first_token() > trace.index().tokens() - request.tokens()) {
+      return absl::InvalidArgumentError(absl::StrCat(trace.path(), ": request ", i, ": rows ", request.first_token(),
+                                                     " to ", request.first_token() + request.tokens(),
+                                                     " are outside the trace's ", trace.index().tokens(), " rows"));
+    }
+    if (request.tokens() > 0) supply.push_back(static_cast<uint32_t>(i));
+  }
+  const int64_t runnable = static_cast<int64_t>(supply.size());
+  if (runnable == 0) return absl::InvalidArgumentError(absl::StrCat(trace.path(), ": no request has a token"));
+  const int64_t places = int64_t{rules.ranks} * rules.requests_per_rank;
+  const bool resampled = places > runnable;
+  if (resampled) {
+    RandomStream random(seed, "workload.resample");
+    std::vector<uint32_t> drawn(static_cast<size_t>(rules.lock_step ? places : 2 * places));
+    for (uint32_t& request : drawn) request = supply[random.Below(static_cast<uint64_t>(runnable))];
+    supply = std::move(drawn);
+  }
+  auto steps = std::make_unique<RequestSteps>(rules, trace, std::move(supply), runnable, resampled);
+  RETURN_IF_ERROR(steps->CountSteps(max_steps, stop));
+  return steps;
+}
+
+}  // namespace epsim
