@@ -131,7 +131,9 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
   ReportFolder folder(options.out);
   if (!options.out.empty()) RETURN_IF_ERROR(folder.Open());
   ASSIGN_OR_RETURN(const auto trace, TraceReader::OpenRaw(resolved.trace_path, scratch, options.stop));
-  const auto new_source = [&] { return NewStepSource(experiment.workload(), *trace, shape.ranks, experiment.seed(), options.stop); };
+  const auto new_source = [&] {
+    return NewStepSource(experiment.workload(), *trace, shape.ranks, experiment.seed(), options.stop);
+  };
   ASSIGN_OR_RETURN(auto source, new_source());
 
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));

@@ -1,5 +1,6 @@
 #include "models/simulation/simulation.h"
 
+#include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
@@ -10,22 +11,33 @@
 namespace epsim {
 namespace {
 
-// for (i = 0; i < n; ++i) body(i), on `threads` threads.  The bodies write to places of their own.
-template <typename Body>
-void ForEach(tbb::task_arena& arena, int n, const Body& body) {
-  if (arena.max_concurrency() == 1) {
-    for (int i = 0; i < n; ++i) body(i);
-  } else {
-    arena.execute([&] { tbb::parallel_for(0, n, body); });
+// Threads for the layers of a step.
+class Workers {
+ public:
+  explicit Workers(int threads)
+      : limit_(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(threads)), arena_(threads) {}
+
+  // body(i) for 0 <= i < n.  The bodies write to places of their own.
+  template <typename Body>
+  void ForEach(int n, const Body& body) {
+    if (arena_.max_concurrency() == 1) {
+      for (int i = 0; i < n; ++i) body(i);
+    } else {
+      arena_.execute([&] { tbb::parallel_for(0, n, body); });
+    }
   }
-}
+
+ private:
+  tbb::global_control limit_;  // More threads than cores are allowed: the number asked for is the number used.
+  tbb::task_arena arena_;
+};
 
 }  // namespace
 
 absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
                       StepSource& source, const SimulationOptions& options) {
   const int layers = shape.layers;
-  tbb::task_arena arena(options.threads);
+  Workers workers(options.threads);
   std::vector<RoutedLayer> routed(layers);
   std::vector<Cost> expert_costs(static_cast<size_t>(layers) * shape.ranks);
   std::vector<Duration> expert_time(expert_costs.size());
@@ -35,7 +47,7 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
     RETURN_IF_ERROR(options.stop.Check());
     ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(context.queue->now()));
     if (batch == nullptr) return absl::OkStatus();
-    ForEach(arena, layers, [&](int layer) {
+    workers.ForEach(layers, [&](int layer) {
       routing.Count(*batch, Layer(layer), &routed[layer]);
       const absl::Span<const int32_t> tokens = routed[layer].tokens_per_slot;
       for (int rank = 0; rank < shape.ranks; ++rank) {
@@ -64,7 +76,7 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
     for (int expert = 0; expert < experts; ++expert) table.slot.push_back(static_cast<uint16_t>(expert));
   }
   const std::unique_ptr<TokenRouting> routing = NewTokenRouting(shape, table);
-  tbb::task_arena arena(options.threads);
+  Workers workers(options.threads);
   const size_t row_size = static_cast<size_t>(layers) * experts;
   RecordedLoad load;
   load.window.steps_per_row = 1;
@@ -79,7 +91,7 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
     whole.rank_begin = {0, batch->tokens};
     if (load.steps % load.window.steps_per_row == 0) load.tokens.resize(load.tokens.size() + row_size);
     int64_t* row = load.tokens.data() + load.tokens.size() - row_size;
-    ForEach(arena, layers, [&](int layer) {
+    workers.ForEach(layers, [&](int layer) {
       routing->Count(whole, Layer(layer), &routed[layer]);
       for (int expert = 0; expert < experts; ++expert) {
         row[static_cast<size_t>(layer) * experts + expert] += routed[layer].tokens_per_slot[expert];

@@ -31,14 +31,14 @@ TEST(Series, PercentilesFromTooFewSamplesAreRefused) {
 }
 
 // 20 blocks of two steps, block means alternating 1 and 3: mean 2, sample variance 20/19, half width
-// 2.093024 * sqrt(20/19) / sqrt(20) = 2.093024 / sqrt(19) = 0.480174.
+// 2.093024 * sqrt(20/19) / sqrt(20) = 2.093024 / sqrt(19) = 0.4801726.
 TEST(Series, IntervalIsTheBatchMeansFormula) {
   std::vector<double> values;
   for (int block = 0; block < kBlocks; ++block) values.insert(values.end(), 2, block % 2 == 0 ? 1 : 3);
   const std::optional<Interval> interval = MeanInterval(values);
   ASSERT_TRUE(interval.has_value());
-  EXPECT_NEAR(interval->low, 2 - 0.480174, 1e-6);
-  EXPECT_NEAR(interval->high, 2 + 0.480174, 1e-6);
+  EXPECT_NEAR(interval->low, 2 - 0.4801726, 1e-6);
+  EXPECT_NEAR(interval->high, 2 + 0.4801726, 1e-6);
   values.pop_back();
   EXPECT_EQ(MeanInterval(values), std::nullopt);
 }

@@ -9,7 +9,7 @@
 namespace epsim {
 
 RequestComposer::RequestComposer(const CompositionRules& rules, absl::Span<const RequestInfo> requests,
-                                 absl::Span<const uint32_t> supply, PrefillRows prefill_rows)
+                                 absl::Span<const SupplyEntry> supply, PrefillRows prefill_rows)
     : rules_(rules),
       requests_(requests),
       supply_(supply),
@@ -28,15 +28,16 @@ absl::StatusOr<bool> RequestComposer::FillPlaces() {
     for (int rank = 0; rank < rules_.ranks; ++rank) {
       Place& place = places_[static_cast<size_t>(rank) * rules_.requests_per_rank + i];
       if (place.next < place.end) continue;
-      place.request = supply_[taken_];
+      const SupplyEntry& entry = supply_[taken_];
+      place.request = entry.request;
       place.order = taken_++;
       const RequestInfo& request = requests_[place.request];
-      EPSIM_CHECK(request.tokens() > 0);
+      EPSIM_CHECK(entry.skipped >= 0 && entry.skipped < request.tokens());
       ASSIGN_OR_RETURN(const int64_t prefill, prefill_rows_(request));
       EPSIM_CHECK(prefill >= 0 && prefill <= request.tokens());
-      place.next = request.first_token();
-      place.decode_begin = place.next + prefill;
-      place.end = place.next + request.tokens();
+      place.next = request.first_token() + entry.skipped;
+      place.decode_begin = request.first_token() + prefill;
+      place.end = request.first_token() + request.tokens();
     }
   }
   empty_ = 0;

@@ -36,15 +36,20 @@ struct ComposedStep {
   std::vector<int32_t> piece_begin;  // [ranks + 1]: rank r has pieces [piece_begin[r], piece_begin[r + 1]).
 };
 
+// A request to run, without its first `skipped` rows: one that was running before the replay began.
+struct SupplyEntry {
+  uint32_t request = 0;  // Index into the trace's requests.
+  int64_t skipped = 0;
+};
+
 class RequestComposer {
  public:
   // How many of a request's first rows are prefill; the rest decode one row a step.
   using PrefillRows = std::function<absl::StatusOr<int64_t>(const RequestInfo&)>;
 
-  // `supply`: the requests to run, as indices into `requests`, each of at least one token.  `requests` and `supply`
-  // must outlive the composer.
+  // `supply`: what to run, each at least one token.  `requests` and `supply` must outlive the composer.
   RequestComposer(const CompositionRules& rules, absl::Span<const RequestInfo> requests,
-                  absl::Span<const uint32_t> supply, PrefillRows prefill_rows);
+                  absl::Span<const SupplyEntry> supply, PrefillRows prefill_rows);
 
   // Composes the next step; false when the run has ended.
   //
@@ -68,7 +73,7 @@ class RequestComposer {
 
   CompositionRules rules_;
   absl::Span<const RequestInfo> requests_;
-  absl::Span<const uint32_t> supply_;
+  absl::Span<const SupplyEntry> supply_;
   PrefillRows prefill_rows_;
   std::vector<Place> places_;  // [ranks, requests_per_rank]
   int64_t empty_;              // Places whose request has ended (at first all).

@@ -18,15 +18,15 @@ namespace {
 
 class RequestSteps final : public StepSource {
  public:
-  RequestSteps(const CompositionRules& rules, const TraceReader& trace, std::vector<uint32_t> supply, int64_t runnable,
-               bool resampled)
+  RequestSteps(const CompositionRules& rules, const TraceReader& trace, std::vector<SupplyEntry> supply,
+               int64_t runnable, bool resampled)
       : rules_(rules),
         rows_(trace),
         supply_(std::move(supply)),
         runnable_(runnable),
         resampled_(resampled),
         composer_(rules, trace.requests(), supply_, Prefill()),
-        views_(static_cast<size_t>(rules.ranks) * static_cast<size_t>(rules.requests_per_rank)) {
+        chunk_of_place_(static_cast<size_t>(rules.ranks) * static_cast<size_t>(rules.requests_per_rank)) {
     batch_.layers = static_cast<int>(trace.header().layers());
     batch_.top_k = static_cast<int>(trace.header().top_k());
     batch_.id_bytes = static_cast<int>(trace.header().id_bytes());
@@ -62,14 +62,15 @@ class RequestSteps final : public StepSource {
   std::optional<int64_t> total_steps() const override { return total_steps_; }
 
   std::string description() const override {
-    const int64_t places = static_cast<int64_t>(views_.size());
+    const int64_t places = static_cast<int64_t>(chunk_of_place_.size());
     const std::string shape =
         absl::StrCat(rules_.lock_step ? "lock-step, groups of " : "continuous, ", rules_.requests_per_rank,
                      rules_.lock_step ? " requests a rank on " : " running requests a rank on ", rules_.ranks,
                      " ranks, at most ", rules_.max_tokens_per_rank, " tokens a rank and step");
     if (resampled_) {
       return absl::StrCat(shape, ", resampled: ", supply_.size(), " requests drawn with replacement from the trace's ",
-                          runnable_, " because ", places, " run at once");
+                          runnable_, " because ", places, " run at once",
+                          rules_.lock_step ? "" : ", each place's first from a random token on");
     }
     return absl::StrCat(shape, ", the trace's ", runnable_, " requests in order");
   }
@@ -77,12 +78,6 @@ class RequestSteps final : public StepSource {
   bool resampled() const override { return resampled_; }
 
  private:
-  // What is known of the request that runs in a place.
-  struct View {
-    uint32_t chunk = 0;                // Of its last row.
-    int64_t position_of_row_zero = 0;  // Position of a row: this + row.
-  };
-
   RequestComposer::PrefillRows Prefill() {
     return [this](const RequestInfo& request) { return rows_.PrefillRows(request); };
   }
@@ -102,20 +97,16 @@ class RequestSteps final : public StepSource {
       for (int i = step_.piece_begin[rank]; i < step_.piece_begin[rank + 1]; ++i) {
         const RequestPiece& piece = step_.pieces[i];
         const RequestInfo& request = rows_.trace().requests()[piece.request];
-        View& view = views_[piece.place];
+        uint32_t* const chunk_of_place = &chunk_of_place_[piece.place];
         const int64_t end = piece.first_row + piece.tokens;
         int64_t last_position = 0;
         for (int64_t row = piece.first_row; row < end;) {
-          const uint32_t old_chunk = view.chunk;
-          ASSIGN_OR_RETURN(const TraceChunk* chunk, rows_.Find(row, &view.chunk));
-          if (row == request.first_token() || view.chunk != old_chunk) {
-            view.position_of_row_zero = chunk->position != nullptr
-                                            ? int64_t{chunk->position[row - chunk->first_token]} - row
-                                            : request.prompt_tokens() - request.first_token();
-          }
+          ASSIGN_OR_RETURN(const TraceChunk* chunk, rows_.Find(row, chunk_of_place));
           const int64_t span_end = std::min(end, chunk->first_token + chunk->tokens);
           const int64_t tokens = span_end - row;
-          const int64_t first_position = view.position_of_row_zero + row;
+          const int64_t first_position = chunk->position != nullptr
+                                             ? int64_t{chunk->position[row - chunk->first_token]}
+                                             : request.prompt_tokens() + row - request.first_token();
           last_position = first_position + tokens - 1;
           // Sum of p + 1 for p from first to last.
           load.attended_tokens += tokens * (first_position + last_position + 2) / 2;
@@ -164,14 +155,14 @@ class RequestSteps final : public StepSource {
 
   const CompositionRules rules_;
   TraceRows rows_;
-  const std::vector<uint32_t> supply_;
+  const std::vector<SupplyEntry> supply_;
   const int64_t runnable_;  // Requests of the trace that have tokens.
   const bool resampled_;
   int64_t total_steps_ = 0, next_index_ = 0;
 
   RequestComposer composer_;
   ComposedStep step_;
-  std::vector<View> views_;                            // [places]
+  std::vector<uint32_t> chunk_of_place_;               // [places]: of the last row, where the next is looked for first.
   std::vector<const std::byte*> row_ids_, row_valid_;  // [tokens] of the step.
   bool any_missing_ = false;
   std::vector<std::byte> planes_, valid_, complete_row_;
@@ -183,7 +174,7 @@ class RequestSteps final : public StepSource {
 absl::StatusOr<std::unique_ptr<StepSource>> NewRequestSteps(const CompositionRules& rules, int64_t max_steps,
                                                             const TraceReader& trace, uint64_t seed,
                                                             const StopToken& stop) {
-  std::vector<uint32_t> supply;
+  std::vector<SupplyEntry> supply;
   for (size_t i = 0; i < trace.requests().size(); ++i) {
     const RequestInfo& request = trace.requests()[i];
     if (request.tokens() < 0 || request.first_token() < 0 ||
@@ -192,7 +183,7 @@ absl::StatusOr<std::unique_ptr<StepSource>> NewRequestSteps(const CompositionRul
                                                      " to ", request.first_token() + request.tokens(),
                                                      " are outside the trace's ", trace.index().tokens(), " rows"));
     }
-    if (request.tokens() > 0) supply.push_back(static_cast<uint32_t>(i));
+    if (request.tokens() > 0) supply.push_back({static_cast<uint32_t>(i), 0});
   }
   const int64_t runnable = static_cast<int64_t>(supply.size());
   if (runnable == 0) return absl::InvalidArgumentError(absl::StrCat(trace.path(), ": no request has a token"));
@@ -200,8 +191,15 @@ absl::StatusOr<std::unique_ptr<StepSource>> NewRequestSteps(const CompositionRul
   const bool resampled = places > runnable;
   if (resampled) {
     RandomStream random(seed, "workload.resample");
-    std::vector<uint32_t> drawn(static_cast<size_t>(rules.lock_step ? places : 2 * places));
-    for (uint32_t& request : drawn) request = supply[random.Below(static_cast<uint64_t>(runnable))];
+    std::vector<SupplyEntry> drawn(static_cast<size_t>(rules.lock_step ? places : 2 * places));
+    for (SupplyEntry& entry : drawn) entry = supply[random.Below(static_cast<uint64_t>(runnable))];
+    // Copies of one request that started together would route together for ever: continuous batching begins in the
+    // middle of its first requests, as a window of a running engine does.
+    for (int64_t place = 0; place < places && !rules.lock_step; ++place) {
+      SupplyEntry& entry = drawn[static_cast<size_t>(place)];
+      entry.skipped =
+          static_cast<int64_t>(random.Below(static_cast<uint64_t>(trace.requests()[entry.request].tokens())));
+    }
     supply = std::move(drawn);
   }
   auto steps = std::make_unique<RequestSteps>(rules, trace, std::move(supply), runnable, resampled);

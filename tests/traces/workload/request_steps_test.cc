@@ -241,6 +241,19 @@ TEST(Resampling, DrawsTwiceThePlacesWithReplacementAndSaysSo) {
                           ElementsAre(ElementsAre(drawn[4], drawn[6]), ElementsAre(drawn[5], drawn[7]))));
 }
 
+TEST(Resampling, BeginsInTheMiddleOfTheFirstRequests) {
+  // One request of 100 decode tokens in 2 places: each starts from a token drawn after the 4 requests were, and the
+  // two part ways by the difference.
+  const MemoryTrace trace = NamedRows({{0, 100}}, 100);
+  RandomStream random(7, "workload.resample");
+  for (int i = 0; i < 4; ++i) random.Below(1);
+  const int first = static_cast<int>(random.Below(100)), second = static_cast<int>(random.Below(100));
+  ASSERT_NE(first, second);
+  const Steps steps = Drain(*Source(Continuous(2), trace, 1, /*seed=*/7));
+  EXPECT_THAT(steps[0], ElementsAre(ElementsAre(first, second)));
+  EXPECT_THAT(steps[1], ElementsAre(ElementsAre(first + 1, second + 1)));
+}
+
 TEST(Resampling, IsAFunctionOfTheSeed) {
   const MemoryTrace trace = NamedRows({{0, 3}, {0, 1}, {0, 2}, {0, 4}, {0, 1}}, 4);
   const Steps first = Drain(*Source(Continuous(8), trace, 2, 1));
@@ -315,8 +328,8 @@ TEST_P(Conservation, EveryTokenOfAServedRequestRunsExactlyOnce) {
       const auto source = Source(config, trace, ranks);
       // Which row each token is: a batch does not say, so the composer is run beside it.
       CompositionRules rules{ranks, 4, 9, lock_step};
-      std::vector<uint32_t> supply(60);
-      for (uint32_t i = 0; i < 60; ++i) supply[i] = i;
+      std::vector<SupplyEntry> supply(60);
+      for (uint32_t i = 0; i < 60; ++i) supply[i].request = i;
       RequestComposer composer(rules, trace.requests(), supply, [&](const RequestInfo& request) {
         int64_t prefill = 0;
         while (prefill < request.tokens() && phase[static_cast<size_t>(request.first_token() + prefill)] == PREFILL) {
