@@ -110,7 +110,7 @@ absl::Status FillDefaults(const std::string& place, Experiment* experiment) {
       break;
   }
   if (!(fraction >= 0 && fraction < 1)) return error("planning: fraction: ", fraction, " is not in [0, 1)");
-  if (planning->max_rows() == 0) planning->set_max_rows(256);
+  if (planning->max_rows() == 0) planning->set_max_rows(32);
   if (planning->max_rows() > 4096) return error("planning: max_rows: ", planning->max_rows(), " is more than 4096");
 
   CommunicationConfig* communication = experiment->mutable_communication();
