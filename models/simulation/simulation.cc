@@ -81,6 +81,8 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
   RecordedLoad load;
   load.window.steps_per_row = 1;
   while (steps > max_rows * load.window.steps_per_row) load.window.steps_per_row *= 2;
+  load.tokens.reserve(static_cast<size_t>((steps + load.window.steps_per_row - 1) / load.window.steps_per_row) *
+                      row_size);
   std::vector<RoutedLayer> routed(layers);
   StepBatch whole;  // The batch seen as one rank's.
   for (; load.steps < steps; ++load.steps) {

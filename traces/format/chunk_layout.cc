@@ -247,6 +247,17 @@ absl::Status CheckChunkValues(const TraceHeader& header, const TraceChunk& chunk
   return absl::OkStatus();
 }
 
+absl::Status StepRankOrder::Add(const TraceChunk& chunk) {
+  if (chunk.source_rank == nullptr) return absl::OkStatus();
+  if (chunk.step == step_ && chunk.source_rank[0] < rank_) {
+    return Invalid(absl::StrCat("token ", chunk.first_token, ": source rank ", chunk.source_rank[0], " after ", rank_,
+                                " in one step"));
+  }
+  step_ = chunk.step;
+  rank_ = chunk.source_rank[chunk.tokens - 1];
+  return absl::OkStatus();
+}
+
 absl::Status ChunkSequence::Add(ChunkHeader& chunk) {
   if (chunk.first_token() != rows_) {
     return Invalid(absl::StrCat("the first token is ", chunk.first_token(), ", not ", rows_));

@@ -38,6 +38,17 @@ TraceChunk LocateColumns(const TraceHeader& header, const ChunkHeader& chunk, co
 absl::Status CheckChunkValues(const TraceHeader& header, const TraceChunk& chunk, int64_t requests,
                               int64_t* missing_ids);
 
+// Across the chunks of one step: the source ranks go on in order.  Chunks are given in the order of the file.
+class StepRankOrder {
+ public:
+  // An error changes nothing.
+  absl::Status Add(const TraceChunk& chunk);
+
+ private:
+  int64_t step_ = -1;
+  int rank_ = 0;  // Of the last token of step_.
+};
+
 // Walks the chunks of a file in order and checks that they tile it: tokens and steps count up without a gap, and the
 // requests of a REQUEST trace cover the tokens one after another.
 class ChunkSequence {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/status_macros.h"
+#include "google/protobuf/stubs/logging.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -180,6 +181,11 @@ absl::StatusOr<Trailer> ParseTrailer(std::string_view file) {
                                                    ", which does not end at the trailer"));
   }
   return trailer;
+}
+
+bool ParseMessage(const Frame& frame, google::protobuf::MessageLite* message) {
+  const google::protobuf::LogSilencer silence;
+  return message->ParseFromArray(frame.message.data(), static_cast<int>(frame.message.size()));
 }
 
 absl::Status InFile(const std::string& path, const absl::Status& status) {

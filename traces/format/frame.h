@@ -23,6 +23,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "google/protobuf/message_lite.h"
 
 namespace epsim {
 
@@ -71,6 +72,9 @@ absl::Status CheckPreamble(std::string_view file);
 absl::StatusOr<Frame> ParseFrame(std::string_view file, uint64_t offset);
 // Fails with OutOfRange if the file does not end in a trailer.
 absl::StatusOr<Trailer> ParseTrailer(std::string_view file);
+
+// Parses a frame's message.  Says nothing on stderr, which Protocol Buffers otherwise does of text that is not UTF-8.
+bool ParseMessage(const Frame& frame, google::protobuf::MessageLite* message);
 
 // `status` with "path: " before its message.
 absl::Status InFile(const std::string& path, const absl::Status& status);

@@ -18,12 +18,9 @@
 namespace epsim {
 namespace {
 
-template <typename Message>
-absl::Status ParseMessage(const Frame& frame, FrameType type, const char* name, Message* message) {
-  if (frame.type != type || !message->ParseFromArray(frame.message.data(), static_cast<int>(frame.message.size()))) {
-    return absl::InvalidArgumentError(absl::StrCat("offset ", frame.offset, ": is not ", name));
-  }
-  return absl::OkStatus();
+absl::Status Parse(const Frame& frame, FrameType type, const char* name, google::protobuf::MessageLite* message) {
+  if (frame.type == type && ParseMessage(frame, message)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("offset ", frame.offset, ": is not ", name));
 }
 
 absl::Status At(uint64_t offset, const absl::Status& status) {
@@ -42,10 +39,10 @@ class EptraceReader : public TraceReader {
     // A file that ends early says so, rather than that its end looks wrong.
     ASSIGN_OR_RETURN(const Trailer trailer, ParseTrailer(file));
     ASSIGN_OR_RETURN(const Frame head, ParseFrame(file, kPreambleBytes));
-    RETURN_IF_ERROR(ParseMessage(head, FrameType::kHeader, "the header frame", &header_));
+    RETURN_IF_ERROR(Parse(head, FrameType::kHeader, "the header frame", &header_));
     RETURN_IF_ERROR(At(head.offset, CheckTraceHeader(header_)));
     ASSIGN_OR_RETURN(const Frame tail, ParseFrame(file, trailer.index_offset));
-    RETURN_IF_ERROR(ParseMessage(tail, FrameType::kIndex, "the index frame", &index_));
+    RETURN_IF_ERROR(Parse(tail, FrameType::kIndex, "the index frame", &index_));
     if (tail.bytes != trailer.index_bytes) {
       return absl::InvalidArgumentError(absl::StrCat("offset ", tail.offset, ": the index frame has ", tail.bytes,
                                                      " bytes, the trailer says ", trailer.index_bytes));
@@ -64,7 +61,7 @@ class EptraceReader : public TraceReader {
       }
       ASSIGN_OR_RETURN(const Frame frame, ParseFrame(file, offset));
       ChunkHeader chunk;
-      RETURN_IF_ERROR(ParseMessage(frame, FrameType::kChunk, "a chunk frame", &chunk));
+      RETURN_IF_ERROR(Parse(frame, FrameType::kChunk, "a chunk frame", &chunk));
       RETURN_IF_ERROR(At(offset, CheckChunkHeader(header_, chunk, frame.payload.size())));
       RETURN_IF_ERROR(At(offset, sequence.Add(chunk)));
       if (entry.bytes() != frame.bytes || entry.first_token() != chunk.first_token() ||
@@ -167,7 +164,7 @@ class EptraceReader : public TraceReader {
   // Parsed again where it is needed: kept, the headers would grow with the trace.
   ChunkHeader HeaderOf(size_t i) const {
     ChunkHeader header;
-    EPSIM_CHECK(header.ParseFromArray(frames_[i].message.data(), static_cast<int>(frames_[i].message.size())));
+    EPSIM_CHECK(ParseMessage(frames_[i], &header));
     return header;
   }
   absl::Status InChunk(size_t i, const absl::Status& status) const {

@@ -27,7 +27,7 @@ class FrameWalk {
   absl::Status ReadHeader() {
     RETURN_IF_ERROR(CheckPreamble(file_));
     ASSIGN_OR_RETURN(const Frame frame, ParseFrame(file_, kPreambleBytes));
-    if (frame.type != FrameType::kHeader || !Parse(frame, &header_)) {
+    if (frame.type != FrameType::kHeader || !ParseMessage(frame, &header_)) {
       return absl::InvalidArgumentError(absl::StrCat("offset ", frame.offset, ": is not the header frame"));
     }
     RETURN_IF_ERROR(CheckTraceHeader(header_));
@@ -64,7 +64,7 @@ class FrameWalk {
     const int64_t tokens = sequence().tokens();
     for (const Frame& frame : frames_) {
       ChunkHeader chunk;
-      EPSIM_CHECK(Parse(frame, &chunk));
+      EPSIM_CHECK(ParseMessage(frame, &chunk));
       for (RequestInfo& request : *chunk.mutable_requests()) {
         if (header_.granularity() != REQUEST) break;
         request.set_tokens(std::min(request.tokens(), tokens - request.first_token()));
@@ -83,14 +83,9 @@ class FrameWalk {
   int64_t end() const { return static_cast<int64_t>(offset_); }  // Of the last sound chunk.
 
  private:
-  template <typename Message>
-  static bool Parse(const Frame& frame, Message* message) {
-    return message->ParseFromArray(frame.message.data(), static_cast<int>(frame.message.size()));
-  }
-
   absl::Status ReadChunk(const Frame& frame) {
     ChunkHeader chunk;
-    if (frame.type != FrameType::kChunk || !Parse(frame, &chunk)) {
+    if (frame.type != FrameType::kChunk || !ParseMessage(frame, &chunk)) {
       return absl::InvalidArgumentError("is not a chunk frame");
     }
     RETURN_IF_ERROR(CheckChunkHeader(header_, chunk, frame.payload.size()));
@@ -103,7 +98,9 @@ class FrameWalk {
     }
     int64_t missing_ids;
     const int64_t requests = requests_ + chunk.requests_size();
-    RETURN_IF_ERROR(CheckChunkValues(header_, LocateColumns(header_, chunk, raw), requests, &missing_ids));
+    const TraceChunk located = LocateColumns(header_, chunk, raw);
+    RETURN_IF_ERROR(CheckChunkValues(header_, located, requests, &missing_ids));
+    if (header_.granularity() == STEP) RETURN_IF_ERROR(ranks_.Add(located));
     RETURN_IF_ERROR(sequence_->Add(chunk));
     requests_ = requests;
     missing_ids_ += missing_ids;
@@ -115,6 +112,7 @@ class FrameWalk {
   uint64_t offset_ = 0;
   std::vector<Frame> frames_;
   std::unique_ptr<ChunkSequence> sequence_;
+  StepRankOrder ranks_;
   int64_t requests_ = 0, missing_ids_ = 0;
   std::string buffer_;
 };

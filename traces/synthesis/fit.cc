@@ -25,7 +25,7 @@ constexpr int64_t kMostHistogramBytes = int64_t{64} << 20;
 constexpr int kMostToldDomains = 16;
 constexpr size_t kMostLengths = 512;                     // Written for a domain.
 constexpr double kWeightScale = 1e6;                     // Of which the weights of a layer sum to about this.
-constexpr int64_t kCalibrationIds = int64_t{6'000'000};  // Drawn in a round of the calibration, all layers.
+constexpr int64_t kCalibrationIds = int64_t{3'000'000};  // Drawn in a round of the calibration, all layers.
 
 // The domain of every observed request that has a histogram, numbered from 0.
 struct Domains {

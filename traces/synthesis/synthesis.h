@@ -43,8 +43,9 @@ struct FitOptions {
 };
 
 // The parameters with which Synthesize gives a trace like `trace`: per-layer popularity, adjacent-token overlap,
-// domains, lengths and phases, drift, granularity, and as many requests or steps.  Reads the trace twice; memory holds
-// one histogram a request.  Fails if the trace has counts only.
+// domains, lengths and phases, drift, granularity, and as many requests or steps.  Reads the trace once; memory holds
+// the histograms of some requests (64 MB, evenly spread) and the lengths of all.  Where heat drifts, the popularity is
+// that of the beginning.  Fails if the trace has counts only.
 absl::StatusOr<SynthesisConfig> FitSynthesis(const TraceReader& trace, const FitOptions& options,
                                              const StopToken& stop);
 

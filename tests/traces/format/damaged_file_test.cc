@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/stubs/logging.h"
 #include "gtest/gtest.h"
 #include "tests/traces/format/trace_samples.h"
 #include "traces/format/frame.h"
@@ -280,6 +281,18 @@ class ForgedFileTest : public ::testing::Test {
 
 TEST_F(ForgedFileTest, UnforgedIsRead) { EXPECT_EQ(Error(), ""); }
 
+TEST_F(ForgedFileTest, ATextThatIsNotUtf8) {
+  chunk_.mutable_requests(0)->set_domain("\xff");
+  {
+    const google::protobuf::LogSilencer silence;  // Of what writing it says.
+    EXPECT_THAT(Error(), HasSubstr("offset 128: is not a chunk frame"));
+  }
+  // Protocol Buffers would add a line of its own to the one that is the error.
+  testing::internal::CaptureStderr();
+  EXPECT_FALSE(TraceReader::Open(folder_ / "t").ok());
+  EXPECT_FALSE(RecoverTrace(folder_ / "t", folder_ / "saved").ok());
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
 TEST_F(ForgedFileTest, AnIdOutOfRange) {
   payload_[6] = 16;
   EXPECT_THAT(Error(), HasSubstr("chunk 0 at offset 128: token 0, layer 1: expert 16 is not below 16"));
@@ -372,6 +385,40 @@ TEST_F(ForgedFileTest, AnIndexThatContradictsTheChunks) {
   edit_index_ = [](TraceIndex& index) { index.Clear(); };
   EXPECT_THAT(Error(), HasSubstr("the index ends its chunks at offset 128"));
 }
+// Ranks 1 and then 0 in two chunks of one step: each chunk is sound by itself.
+TEST_F(ForgedFileTest, RanksOutOfOrderAcrossTheChunksOfAStep) {
+  header_.set_granularity(STEP);
+  header_.set_source_ranks(2);
+  Column& column = *chunk_.add_columns();
+  column.set_kind(Column::SOURCE_RANK);
+  column.set_bytes(2);
+  chunk_.set_raw_bytes(128);
+  chunk_.set_step_continues(true);
+  payload_.resize(128);
+  payload_[64] = 1;
+  chunk_.set_payload_xxh3(Xxh3(payload_));
+  auto writer = FrameWriter::Create(folder_ / "t");
+  ASSERT_TRUE(writer.ok() && writer->WriteStart(header_).ok());
+  ASSERT_TRUE(writer->WriteChunk(chunk_, payload_, &index_).ok());
+  chunk_.set_first_token(1);
+  chunk_.clear_requests();
+  chunk_.set_step_continues(false);
+  payload_[64] = 0;
+  chunk_.set_payload_xxh3(Xxh3(payload_));
+  ASSERT_TRUE(writer->WriteChunk(chunk_, payload_, &index_).ok());
+  index_.set_tokens(2);
+  index_.set_steps(1);
+  ASSERT_TRUE(writer->WriteEnd(index_).ok());
+  EXPECT_EQ(FirstError(folder_ / "t"), "");
+  const absl::Status verified = VerifyTrace(folder_ / "t", StopToken());
+  ExpectOneLine(verified, folder_ / "t");
+  EXPECT_THAT(std::string(verified.message()), HasSubstr("chunk 1: token 1: source rank 0 after 1 in one step"));
+  const auto recovery = RecoverTrace(folder_ / "t", folder_ / "saved");
+  ASSERT_TRUE(recovery.ok()) << recovery.status();
+  EXPECT_EQ(recovery->chunks, 1);
+  EXPECT_TRUE(VerifyTrace(folder_ / "saved", StopToken()).ok());
+}
+
 TEST_F(ForgedFileTest, AHeaderOutOfBounds) {
   const auto with = [&](auto edit) {
     const TraceHeader good = header_;
