@@ -311,6 +311,31 @@ TEST_F(ForgedFileTest, MoreValidIdsThanTopK) {
   payload_[66] = 5;
   EXPECT_THAT(Error(), HasSubstr("token 0, layer 2: 5 valid ids of 4"));
 }
+// 30,000 rows with one missing id in the first: ids are checked in blocks, and a fault far behind is found in its
+// place.
+TEST_F(ForgedFileTest, AnIdOutOfRangeFarBehindAMissingOne) {
+  constexpr int kTokens = 10000;
+  chunk_.set_tokens(kTokens);
+  chunk_.mutable_columns(0)->set_bytes(kTokens * 12);
+  Column& column = *chunk_.add_columns();
+  column.set_kind(Column::VALID_COUNT);
+  column.set_bytes(kTokens * 3);
+  chunk_.mutable_requests(0)->set_tokens(kTokens);
+  payload_.clear();
+  for (int row = 0; row < kTokens * 3; ++row) payload_.append("\0\1\2\3", 4);
+  payload_.resize(Aligned(kTokens * 12));
+  const size_t valid = payload_.size();
+  payload_.resize(valid + kTokens * 3, 4);
+  payload_.resize(Aligned(payload_.size()));
+  payload_[valid] = 3;
+  chunk_.set_raw_bytes(payload_.size());
+  index_.set_tokens(kTokens);
+  index_.set_missing_ids(1);
+  EXPECT_EQ(Error(), "");
+  index_.clear_chunks();
+  payload_[(9999 * 3 + 1) * 4 + 2] = 77;
+  EXPECT_THAT(Error(), HasSubstr("token 9999, layer 1: expert 77 is not below 16"));
+}
 TEST_F(ForgedFileTest, AFillerOutOfRange) {
   Column& column = *chunk_.add_columns();
   column.set_kind(Column::VALID_COUNT);
