@@ -7,7 +7,7 @@
 #include "absl/status/statusor.h"
 #include "engine/units.h"
 #include "models/communication/communication.pb.h"
-#include "models/simulation/token_routing.h"
+#include "models/routing/token_routing.h"
 #include "platforms/network/network.h"
 
 namespace epsim {

@@ -4,7 +4,7 @@
 #include "absl/types/span.h"
 #include "engine/units.h"
 #include "models/schedule/stage.h"
-#include "models/simulation/token_routing.h"
+#include "models/routing/token_routing.h"
 #include "traces/workload/step_batch.h"
 
 namespace epsim {

@@ -9,7 +9,7 @@
 #include "engine/progress.h"
 #include "engine/stop_token.h"
 #include "models/simulation/forward_pass.h"
-#include "models/simulation/token_routing.h"
+#include "models/routing/token_routing.h"
 #include "policies/placement/placement.h"
 #include "policies/placement/placement_policy.h"
 #include "traces/workload/step_source.h"

@@ -153,7 +153,7 @@ TEST_F(CommandLine, ADamagedTraceInTheMiddleOfARunLeavesNoFiles) {
 // Interrupted while it replays (the trace is long enough for several seconds), the program ends within a second, says
 // so, and leaves nothing.
 TEST_F(CommandLine, CtrlCEndsARunWithinASecond) {
-  WriteTrace("small.eptrace", 600, 400);
+  WriteTrace("small.eptrace", 4000, 400);
   const std::string script = "timeout --preserve-status -s INT 0.3 " + std::string(EPSIM_BINARY) + " run " +
                              experiment_ + " --threads 1 --set workload.continuous.running_requests_per_rank=1 --out " +
                              P("out") + " 2>" + P("stderr");

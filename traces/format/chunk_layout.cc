@@ -265,7 +265,7 @@ absl::Status StepRankOrder::Add(const TraceChunk& chunk) {
   return absl::OkStatus();
 }
 
-absl::Status ChunkSequence::Add(ChunkHeader& chunk) {
+absl::Status ChunkSequence::Add(const ChunkHeader& chunk) {
   if (chunk.first_token() != rows_) {
     return Invalid(absl::StrCat("the first token is ", chunk.first_token(), ", not ", rows_));
   }
@@ -292,9 +292,7 @@ absl::Status ChunkSequence::Add(ChunkHeader& chunk) {
   if (granularity_ == REQUEST && covered < end) {
     return Invalid(absl::StrCat("tokens ", covered, " to ", end - 1, " belong to no request"));
   }
-  requests_.insert(requests_.end(), std::make_move_iterator(chunk.mutable_requests()->begin()),
-                   std::make_move_iterator(chunk.mutable_requests()->end()));
-  chunk.clear_requests();
+  requests_ += chunk.requests_size();
   covered_ = covered;
   rows_ = end;
   if (granularity_ == STEP) step_ = chunk.step();

@@ -55,8 +55,8 @@ class ChunkSequence {
  public:
   explicit ChunkSequence(Granularity granularity) : granularity_(granularity) {}
 
-  // REQUIRES: CheckChunkHeader passed.  Moves the chunk's requests into requests().  An error changes nothing.
-  absl::Status Add(ChunkHeader& chunk);
+  // REQUIRES: CheckChunkHeader passed.  An error changes nothing.
+  absl::Status Add(const ChunkHeader& chunk);
   // After the last chunk: whether the last request and the last step are whole.
   absl::Status Finish() const;
   // Tokens that the requests so far need beyond those that are there (REQUEST).
@@ -66,13 +66,12 @@ class ChunkSequence {
   int64_t chunks() const { return chunks_; }
   int64_t tokens() const { return granularity_ == COUNTS ? 0 : rows_; }
   int64_t steps() const { return granularity_ == COUNTS ? rows_ : granularity_ == STEP ? step_ + 1 : 0; }
-  std::vector<RequestInfo>& requests() { return requests_; }
+  int64_t requests() const { return requests_; }
 
  private:
   Granularity granularity_;
-  int64_t chunks_ = 0, rows_ = 0, step_ = -1, covered_ = 0;
+  int64_t chunks_ = 0, rows_ = 0, step_ = -1, covered_ = 0, requests_ = 0;
   bool step_continues_ = false;
-  std::vector<RequestInfo> requests_;
 };
 
 }  // namespace epsim

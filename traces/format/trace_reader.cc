@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
+#include <memory>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -88,13 +91,12 @@ class EptraceReader : public TraceReader {
     }
     RETURN_IF_ERROR(At(tail.offset, sequence.Finish()));
     if (index_.tokens() != sequence.tokens() || index_.steps() != sequence.steps() ||
-        index_.requests() != static_cast<int64_t>(sequence.requests().size())) {
+        index_.requests() != sequence.requests()) {
       return absl::InvalidArgumentError(absl::StrCat("offset ", tail.offset, ": the index says ", index_.tokens(),
                                                      " tokens, ", index_.steps(), " steps, ", index_.requests(),
                                                      " requests; the chunks have ", sequence.tokens(), ", ",
-                                                     sequence.steps(), ", ", sequence.requests().size()));
+                                                     sequence.steps(), ", ", sequence.requests()));
     }
-    requests_ = std::move(sequence.requests());
     hash_ = absl::StrCat(absl::Hex(Xxh3(checksums), absl::kZeroPad16));
     verified_ = std::make_unique<std::atomic<bool>[]>(chunks_.size());
     return absl::OkStatus();
@@ -129,7 +131,18 @@ class EptraceReader : public TraceReader {
   const std::string& path() const override { return path_; }
   const TraceHeader& header() const override { return header_; }
   const TraceIndex& index() const override { return index_; }
-  absl::Span<const RequestInfo> requests() const override { return requests_; }
+  absl::Span<const RequestInfo> requests() const override {
+    // Read when first asked for: a replay of recorded steps needs none of them, and a long trace has many.
+    std::call_once(requests_read_, [this] {
+      requests_.reserve(static_cast<size_t>(index_.requests()));
+      for (size_t i = 0; i < frames_.size(); ++i) {
+        ChunkHeader chunk = HeaderOf(i);
+        requests_.insert(requests_.end(), std::make_move_iterator(chunk.mutable_requests()->begin()),
+                         std::make_move_iterator(chunk.mutable_requests()->end()));
+      }
+    });
+    return requests_;
+  }
   std::string hash() const override { return hash_; }
 
   absl::StatusOr<TraceChunk> ReadChunk(int64_t chunk) const override {
@@ -174,7 +187,7 @@ class EptraceReader : public TraceReader {
   }
   absl::Status CheckValues(size_t i, const TraceChunk& chunk) const {
     int64_t missing_ids;
-    return InChunk(i, CheckChunkValues(header_, chunk, static_cast<int64_t>(requests_.size()), &missing_ids));
+    return InChunk(i, CheckChunkValues(header_, chunk, index_.requests(), &missing_ids));
   }
   // Decompresses into `raw`, which has room for the chunk's raw_bytes; all is checked if this is the first visit.
   absl::StatusOr<TraceChunk> Decode(size_t i, const ChunkHeader& header, std::byte* raw) const {
@@ -191,7 +204,8 @@ class EptraceReader : public TraceReader {
   std::unique_ptr<MappedFile> file_, scratch_;
   TraceHeader header_;
   TraceIndex index_;
-  std::vector<RequestInfo> requests_;
+  mutable std::once_flag requests_read_;
+  mutable std::vector<RequestInfo> requests_;
   std::string hash_;
   std::vector<Frame> frames_;       // Of the chunks.
   std::vector<TraceChunk> chunks_;  // Where a chunk is compressed, without its columns.

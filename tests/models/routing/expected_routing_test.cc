@@ -1,6 +1,6 @@
 // Question: are the counts of a trace without ids split and spread as the formulas say?
 
-#include "models/simulation/expected_routing.h"
+#include "models/routing/expected_routing.h"
 
 #include <cmath>
 #include <cstdint>
@@ -10,7 +10,7 @@
 #include "engine/random_stream.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "models/simulation/token_routing.h"
+#include "models/routing/token_routing.h"
 
 namespace epsim {
 namespace {

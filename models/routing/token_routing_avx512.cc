@@ -1,4 +1,4 @@
-#include "models/simulation/token_routing_avx512.h"
+#include "models/routing/token_routing_avx512.h"
 
 #include "engine/check.h"
 

@@ -1,4 +1,4 @@
-#include "models/simulation/token_routing.h"
+#include "models/routing/token_routing.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -8,9 +8,9 @@
 
 #include "absl/types/span.h"
 #include "engine/check.h"
-#include "models/simulation/expected_routing.h"
-#include "models/simulation/token_routing_avx512.h"
-#include "models/simulation/token_routing_portable.h"
+#include "models/routing/expected_routing.h"
+#include "models/routing/token_routing_avx512.h"
+#include "models/routing/token_routing_portable.h"
 
 namespace epsim {
 namespace {

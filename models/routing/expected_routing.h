@@ -2,7 +2,7 @@
 // is the expectation under independence.
 #pragma once
 
-#include "models/simulation/token_routing.h"
+#include "models/routing/token_routing.h"
 #include "policies/placement/placement.h"
 #include "policies/replica/replica_choice.h"
 #include "traces/workload/step_batch.h"

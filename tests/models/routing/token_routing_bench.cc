@@ -22,7 +22,7 @@
 #include "engine/random_stream.h"
 #include "engine/status_macros.h"
 #include "engine/units.h"
-#include "models/simulation/token_routing.h"
+#include "models/routing/token_routing.h"
 #include "tests/bench_trace.h"
 #include "traces/format/trace_reader.h"
 #include "traces/workload/step_source.h"

@@ -1,4 +1,4 @@
-#include "models/simulation/expected_routing.h"
+#include "models/routing/expected_routing.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 // Question: does every instruction set count what the definition says, whatever the shape?
 
-#include "models/simulation/token_routing.h"
+#include "models/routing/token_routing.h"
 
 #include <algorithm>
 #include <cstdint>
