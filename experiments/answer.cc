@@ -90,9 +90,15 @@ std::string AnswerText(const Json& s) {
     parts.push_back(absl::StrFormat("%s %.0f %%", source, 100 * share.get<double>()));
   }
   absl::StrAppend(&text, "  times come from   ", absl::StrJoin(parts, ", "), "\n");
-  absl::StrAppendFormat(&text, "  trace             %s: %d steps scored, %d planned on; %s\n",
+  absl::StrAppendFormat(&text, "  expert weights    %s of %s a GPU; %s\n",
+                        HumanBytes(s["memory_bytes"]["expert_weights_per_gpu"].get<double>()),
+                        HumanBytes(s["memory_bytes"]["gpu"].get<double>()), s["precision"].get<std::string>());
+  absl::StrAppendFormat(&text, "  trace             %s: %d steps scored (%d tokens of %d), %d planned on%s; %s\n",
                         s["trace"]["hash"].get<std::string>(), s["trace"]["steps"].get<int64_t>(),
-                        s["trace"]["planning_steps"].get<int64_t>(), s["trace"]["batches"].get<std::string>());
+                        s["trace"]["scored_tokens"].get<int64_t>(), s["trace"]["tokens"].get<int64_t>(),
+                        s["trace"]["planning_steps"].get<int64_t>(),
+                        s["hindsight"].get<bool>() ? " (the scored ones)" : "",
+                        s["trace"]["batches"].get<std::string>());
   for (const Json& note : s["notes"]) absl::StrAppend(&text, "  note              ", note.get<std::string>(), "\n");
   return text;
 }
@@ -101,16 +107,16 @@ Json ComparisonJson(const std::vector<Alternative>& alternatives) {
   Json rows = Json::array();
   for (const Alternative& alternative : alternatives) {
     const Json& summary = alternative.report.summary;
-    // The first of the same number of ranks is what the others are compared with.
     const Alternative& base = *std::find_if(alternatives.begin(), alternatives.end(), [&](const Alternative& other) {
-      return other.report.summary["ranks"] == summary["ranks"];
+      return other.setting == alternative.setting;
     });
     Json row;
     row["name"] = alternative.name;
     row["versus"] = base.name;
     const std::vector<double>& time = alternative.report.step_time_us;
     const std::vector<double>& base_time = base.report.step_time_us;
-    row["speedup"] = Mean(base_time) / Mean(time);
+    row["speedup"] = summary["tokens_per_s"].get<double>() / base.report.summary["tokens_per_s"].get<double>();
+    // The same steps, so block by block the two differ by the placement alone.
     const std::optional<Interval> interval =
         time.size() == base_time.size() ? RatioInterval(base_time, time) : std::nullopt;
     row["speedup_interval95"] = interval.has_value() ? Json::array({interval->low, interval->high}) : Json();
@@ -135,7 +141,7 @@ std::string ComparisonText(const Json& comparison) {
                      absl::StrFormat("%.3f", s["balancedness"]["expert_time"]["mean"].get<double>()),
                      absl::StrFormat("%.0f %%", 100 * s["gpu_utilization"]["busy"].get<double>()),
                      row["name"] == row["versus"]
-                         ? "1"
+                         ? "-"
                          : absl::StrFormat("%.3f%s", speedup, PlusMinus(row["speedup_interval95"], speedup)),
                      stage.is_null() ? "" : stage["id"].get<std::string>()});
   }

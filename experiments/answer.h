@@ -15,11 +15,12 @@ std::string AnswerText(const nlohmann::ordered_json& summary);
 // One alternative of a comparison.
 struct Alternative {
   std::string name;
+  std::string setting;  // What it shares with those that it is compared with: all but the placement and its planning.
   RunReport report;
 };
 
-// Facts of a comparison: for each alternative its summary, and its speed-up over the first of the same trace and number
-// of ranks (ratio of mean step times, with a 95 % interval over blocks of steps, paired where both ran the same steps).
+// Facts of a comparison: for each alternative its summary, and its speed-up over the first of the same setting: the
+// ratio of tokens per second, with a 95 % interval over blocks of steps (both replay the same steps).
 nlohmann::ordered_json ComparisonJson(const std::vector<Alternative>& alternatives);
 
 // The same as a table.

@@ -11,10 +11,6 @@
 namespace epsim {
 namespace {
 
-double LeftOutFraction(const PlanningConfig& planning) {
-  return planning.has_hindsight() ? planning.hindsight().fraction() : planning.past().fraction();
-}
-
 absl::Status Skip(StepSource& source, int64_t steps, const StopToken& stop) {
   for (int64_t i = 0; i < steps; ++i) {
     RETURN_IF_ERROR(stop.Check());
@@ -31,13 +27,12 @@ absl::StatusOr<Plan> MakePlan(const Experiment& experiment, Assembly& parts,
   Plan plan;
   ASSIGN_OR_RETURN(plan.scored, new_source());
   const int64_t steps = plan.scored->total_steps().value_or(0);
-  const double fraction = LeftOutFraction(experiment.planning());
+  const double fraction = experiment.planning().fraction();
   plan.left_out_steps = static_cast<int64_t>(std::ceil(fraction * static_cast<double>(steps) - 1e-9));
   plan.scored_steps = steps - plan.left_out_steps;
   if (plan.scored_steps <= 0) {
-    return absl::InvalidArgumentError(absl::StrCat("the workload makes ", steps, " steps, of which ",
-                                                   plan.left_out_steps, " are planned on and none is left to score (",
-                                                   plan.scored->description(), ")"));
+    return absl::InvalidArgumentError(absl::StrCat("planning.fraction ", fraction, " leaves none of the ", steps,
+                                                   " steps to score (", plan.scored->description(), ")"));
   }
   const auto record = [&](StepSource& source, int64_t count) {
     return RecordLoad(source, count, parts.shape.layers, parts.shape.experts,

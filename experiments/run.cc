@@ -12,6 +12,7 @@
 #include "engine/progress.h"
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
+#include "engine/unit_text.h"
 #include "experiments/aggregate_load.h"
 #include "experiments/assembly.h"
 #include "experiments/plan.h"
@@ -19,6 +20,7 @@
 #include "experiments/steps_csv.h"
 #include "experiments/summary.h"
 #include "experiments/timeline.h"
+#include "models/catalogue.h"
 #include "models/simulation/simulation.h"
 
 namespace epsim {
@@ -32,6 +34,14 @@ absl::Status InFile(const std::string& path, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }
 
+// "experts MXFP4, other weights BF16, ...".
+std::string PrintPrecision(const Precision& precision) {
+  return absl::StrCat("experts ", NumberType_Name(precision.expert_weights()), " computed in ",
+                      NumberType_Name(precision.expert_activations()), ", other weights ",
+                      NumberType_Name(precision.other_weights()), ", dispatch ", NumberType_Name(precision.dispatch()),
+                      ", KV cache ", NumberType_Name(precision.kv_cache()));
+}
+
 }  // namespace
 
 std::string PlacementName(const Experiment& experiment) {
@@ -41,7 +51,19 @@ std::string PlacementName(const Experiment& experiment) {
   return field == nullptr ? "none" : field->name();
 }
 
+std::string JsonText(const nlohmann::ordered_json& json) {
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
 absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptions& options) {
+  if (options.out.empty()) return RunInto(resolved, options, nullptr);
+  ReportFolder folder(options.out);
+  ASSIGN_OR_RETURN(RunReport report, RunInto(resolved, options, &folder));
+  RETURN_IF_ERROR(folder.Commit());
+  return report;
+}
+
+absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunOptions& options, ReportFolder* folder) {
   const Experiment& experiment = resolved.experiment();
   const ModelSpec& model = resolved.model();
   if (resolved.trace_path.empty()) {
@@ -51,16 +73,10 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
 
   // Everything is checked before anything runs or is written.
   std::error_code no_folder;
-  const std::string scratch = options.out.empty() ? fs::temp_directory_path(no_folder).string() : options.out;
+  const std::string scratch = folder == nullptr ? fs::temp_directory_path(no_folder).string() : options.out;
   ASSIGN_OR_RETURN(const std::unique_ptr<Assembly> parts, Assemble(resolved));
   const PlacementShape& shape = parts->shape;
-  {
-    // Opened once without expanding it, so that a trace that does not fit costs nothing.
-    ASSIGN_OR_RETURN(const auto header, TraceReader::Open(resolved.trace_path));
-    RETURN_IF_ERROR(CheckTraceFitsModel(*header, model));
-  }
-  ReportFolder folder(options.out);
-  if (!options.out.empty()) RETURN_IF_ERROR(folder.Open());
+  if (folder != nullptr) RETURN_IF_ERROR(folder->Open());
   ASSIGN_OR_RETURN(const auto trace, TraceReader::OpenRaw(resolved.trace_path, scratch, options.stop));
   const auto new_source = [&] {
     return NewStepSource(experiment.workload(), *trace, shape.ranks, experiment.seed(), options.stop);
@@ -79,11 +95,11 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
   AggregateLoad aggregate(shape);
   std::optional<StepsCsv> steps_csv;
   std::optional<Timeline> timeline;
-  if (!options.out.empty()) {
-    ASSIGN_OR_RETURN(WholeFile * csv_file, folder.Create("steps.csv"));
+  if (folder != nullptr) {
+    ASSIGN_OR_RETURN(WholeFile * csv_file, folder->Create("steps.csv"));
     steps_csv.emplace(csv_file);
-    ASSIGN_OR_RETURN(WholeFile * timeline_file, folder.Create("timeline.json"));
-    timeline.emplace(timeline_file, parts->cluster, static_cast<int>(experiment.output().timeline_steps()));
+    ASSIGN_OR_RETURN(WholeFile * timeline_file, folder->Create("timeline.json"));
+    timeline.emplace(timeline_file, parts->cluster, experiment.output().timeline_steps());
   }
   StepMeter meter(parts->cluster, *parts->network, static_cast<int>(model.layers()), [&](const StepFacts& facts) {
     summary.Add(facts);
@@ -106,6 +122,8 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
   if (timeline.has_value()) timeline->Close();
 
   const bool hindsight = experiment.planning().has_hindsight();
+  const Bytes expert_bytes =
+      ExpertBytes(model, experiment.costs().precision().expert_weights()) * shape.slots_per_rank() * shape.layers;
   RunFacts facts{.placement = PlacementName(experiment),
                  .hindsight = hindsight,
                  .model = model.name(),
@@ -114,7 +132,7 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
                  .nodes = shape.nodes,
                  .slots = shape.slots,
                  .experts = shape.experts,
-                 .planning_steps = hindsight ? 0 : plan.seen_steps,
+                 .planning_steps = plan.seen_steps,
                  .trace_hash = trace->hash(),
                  .trace_synthetic = trace->header().synthetic(),
                  .batches = plan.scored->description(),
@@ -123,7 +141,13 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
                  .trace_tokens = trace->index().tokens(),
                  .missing_ids = trace->index().missing_ids(),
                  .aggregate_balancedness = aggregate.Balancedness(),
+                 .expert_bytes_per_gpu = expert_bytes,
+                 .gpu_memory = *ParseBytes(resolved.manifest.platform().gpu().memory()),
+                 .precision = PrintPrecision(experiment.costs().precision()),
                  .notes = {}};
+  if (facts.expert_bytes_per_gpu > facts.gpu_memory) {
+    facts.notes.push_back("does not fit: the expert weights alone are larger than the memory of a GPU");
+  }
   if (plan.seen_steps == 0) facts.notes.push_back("planned without having seen any load");
   if (hindsight) facts.notes.push_back("hindsight: planned on the steps that are scored; a bound, not a policy");
   if (!facts.trace_synthetic.empty()) facts.notes.push_back("synthetic trace: " + facts.trace_synthetic);
@@ -135,16 +159,15 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
   if (facts.missing_ids > 0) facts.notes.push_back(absl::StrCat(facts.missing_ids, " ids were not captured"));
   RunReport report{.summary = summary.Json(facts), .step_time_us = summary.step_time_us()};
 
-  if (!options.out.empty()) {
-    ASSIGN_OR_RETURN(WholeFile * summary_file, folder.Create("summary.json"));
-    summary_file->Write(report.summary.dump(2) + "\n");
+  if (folder != nullptr) {
+    ASSIGN_OR_RETURN(WholeFile * summary_file, folder->Create("summary.json"));
+    summary_file->Write(JsonText(report.summary));
     Manifest manifest = resolved.manifest;
     Manifest::Input* input = manifest.add_inputs();
     input->set_path(resolved.trace_path);
     input->set_xxh3(trace->hash());
-    ASSIGN_OR_RETURN(WholeFile * manifest_file, folder.Create("manifest.txtpb"));
+    ASSIGN_OR_RETURN(WholeFile * manifest_file, folder->Create("manifest.txtpb"));
     manifest_file->Write(PrintTextProto(manifest));
-    RETURN_IF_ERROR(folder.Commit());
   }
   return report;
 }

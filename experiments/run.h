@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/stop_token.h"
+#include "experiments/report_folder.h"
 #include "experiments/setup.h"
 #include "nlohmann/json.hpp"
 
@@ -25,6 +26,14 @@ struct RunReport {
 
 // Files appear in `out` only when the run has succeeded: manifest.txtpb, summary.json, steps.csv, timeline.json.
 absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptions& options);
+
+// As Run, for one of several runs whose reports belong together: `folder`, for options.out, is filled but left to the
+// caller to commit; null where there is none.
+absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunOptions& options, ReportFolder* folder);
+
+// Every JSON text that epsim writes: two spaces a level, a new line at the end; bytes that are not UTF-8 (from names
+// that a user gave) are replaced.
+std::string JsonText(const nlohmann::ordered_json& json);
 
 // The name of the experiment's placement policy, as the schema spells it.
 std::string PlacementName(const Experiment& experiment);

@@ -30,10 +30,11 @@ struct ResolvedExperiment {
   const ModelSpec& model() const { return manifest.model(); }
 };
 
-// Errors name file, line and column, or the override.  A model that the experiment does not name is the trace's.
+// Errors name file, line and column, or the override.  A model that the experiment does not name is the trace's.  A
+// trace that is named must be there and fit the model.
 absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& request);
 
-// Whether the trace was captured on a model of this shape; the error names both values.
-absl::Status CheckTraceFitsModel(const TraceReader& trace, const ModelSpec& model);
+// Whether a placement policy looks at load at all: only then planning matters, and redundant slots by default.
+bool GoesByLoad(const PlacementPolicyConfig& config);
 
 }  // namespace epsim

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "models/schedule/stage.h"
@@ -43,6 +44,17 @@ class StepMeter : public Observer {
   void OnStepEnd(const StepRecord& step) override;
 
  private:
+  // What a stage adds to the step: its latest finish, and the first rank to have it.
+  struct Charge {
+    StageKind kind;
+    int layer;
+    CostSource source;
+    LinkClass link_class;
+    SimTime finish;
+    size_t rank;
+  };
+  static Charge ChargeOf(const StageRecord& stage);
+  void Add(const Charge& charge);
   void Reset();
 
   const Cluster& cluster_;
@@ -52,8 +64,9 @@ class StepMeter : public Observer {
   StepFacts facts_;
   bool fresh_ = true;  // No stage of the step has been seen.
   SimTime frontier_{};
-  std::vector<Duration> busy_;         // [ranks]
-  std::vector<int64_t> bytes_before_;  // [links]
+  std::optional<Charge> beside_dispatch_;  // Shared experts, until it is known whether the dispatch overlaps them.
+  std::vector<Duration> busy_;             // [ranks]
+  std::vector<int64_t> bytes_before_;      // [links]
 };
 
 // mean / max of `loads`; 1 where all are zero.

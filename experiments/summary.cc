@@ -60,7 +60,7 @@ void Summary::Add(const StepFacts& facts) {
   expert_time_balancedness_.push_back(facts.expert_time_balancedness);
   busy_.push_back(facts.busy);
   min_over_max_.push_back(facts.min_over_max);
-  for (size_t i = 0; i < by_stage_.size(); ++i) by_stage_[i] += facts.by_stage[i];
+  for (size_t i = 0; i < by_stage_us_.size(); ++i) by_stage_us_[i].push_back(Microseconds(facts.by_stage[i]));
   for (size_t i = 0; i < by_source_.size(); ++i) by_source_[i] += facts.by_source[i];
   for (size_t i = 0; i < bytes_.size(); ++i) bytes_[i] += facts.bytes[i];
   total_ += length;
@@ -88,6 +88,9 @@ Json Summary::Json(const RunFacts& run) const {
   json["nodes"] = run.nodes;
   json["experts"] = run.experts;
   json["slots"] = run.slots;
+  json["precision"] = run.precision;
+  json["memory_bytes"]["expert_weights_per_gpu"] = run.expert_bytes_per_gpu.count();
+  json["memory_bytes"]["gpu"] = run.gpu_memory.count();
 
   json["step_time_us"] = MeanWithInterval(step_time_us_);
   for (auto [key, q] : {std::pair{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}}) {
@@ -100,6 +103,8 @@ Json Summary::Json(const RunFacts& run) const {
   const std::optional<Interval> interval = RatioInterval(tokens_, step_seconds);
   json["tokens_per_s_interval95"] = ToJson(interval);
   json["tokens_per_s_per_gpu"] = rate / ranks_;
+  json["tokens_per_s_per_gpu_interval95"] =
+      interval.has_value() ? JsonObject::array({interval->low / ranks_, interval->high / ranks_}) : JsonObject();
 
   json["balancedness"]["tokens"] = MeanWithInterval(tokens_balancedness_);
   AddPercentile(tokens_balancedness_, "p5", 0.05, &json["balancedness"]["tokens"]);
@@ -110,10 +115,12 @@ Json Summary::Json(const RunFacts& run) const {
   json["gpu_utilization"]["busy"] = Mean(busy_);
   json["gpu_utilization"]["busy_interval95"] = ToJson(MeanInterval(busy_));
   json["gpu_utilization"]["min_over_max"] = Mean(min_over_max_);
+  json["gpu_utilization"]["min_over_max_interval95"] = ToJson(MeanInterval(min_over_max_));
 
   for (int kind = 0; kind < kStageKinds; ++kind) {
-    json["breakdown_us"][std::string(Name(static_cast<StageKind>(kind)))] =
-        steps == 0 ? 0 : Microseconds(by_stage_[kind]) / static_cast<double>(steps);
+    const std::string name(Name(static_cast<StageKind>(kind)));
+    json["breakdown_us"][name] = Mean(by_stage_us_[kind]);
+    json["breakdown_us_interval95"][name] = ToJson(MeanInterval(by_stage_us_[kind]));
   }
   for (LinkClass link_class : kAllLinkClasses) {
     json["bytes"][std::string(Name(link_class))] = bytes_[static_cast<size_t>(link_class)];

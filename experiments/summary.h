@@ -21,7 +21,9 @@ struct RunFacts {
   bool resampled = false, counts_only = false;
   int64_t trace_tokens = 0, missing_ids = 0;
   double aggregate_balancedness = 1;  // Of tokens summed over all scored steps, mean over layers.
-  std::vector<std::string> notes;     // What the reader must know to judge the figures.
+  Bytes expert_bytes_per_gpu, gpu_memory;
+  std::string precision;
+  std::vector<std::string> notes;  // What the reader must know to judge the figures.
 };
 
 class Summary {
@@ -45,7 +47,7 @@ class Summary {
 
   const int ranks_;
   std::vector<double> step_time_us_, tokens_, tokens_balancedness_, expert_time_balancedness_, busy_, min_over_max_;
-  std::array<Duration, kStageKinds> by_stage_{};
+  std::array<std::vector<double>, kStageKinds> by_stage_us_;
   std::array<Duration, kCostSources> by_source_{};
   std::array<int64_t, std::size(kAllLinkClasses)> bytes_{};
   Duration total_{};

@@ -4,7 +4,7 @@
 
 namespace epsim {
 
-Timeline::Timeline(WholeFile* file, const Cluster& cluster, int steps) : file_(file), steps_left_(steps) {
+Timeline::Timeline(WholeFile* file, const Cluster& cluster, int64_t steps) : file_(file), steps_left_(steps) {
   file_->Write("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
   for (int rank = 0; rank < cluster.ranks(); ++rank) {
     Event(absl::StrFormat(R"json({"ph":"M","pid":%d,"name":"process_name","args":{"name":"rank %d (node %d)"}})json",

@@ -2,6 +2,9 @@
 // Perfetto (ui.perfetto.dev) and chrome://tracing.
 #pragma once
 
+#include <cstdint>
+#include <string_view>
+
 #include "engine/whole_file.h"
 #include "models/simulation/observer.h"
 #include "platforms/cluster.h"
@@ -11,7 +14,7 @@ namespace epsim {
 class Timeline : public Observer {
  public:
   // Draws the first `steps` steps.  `file` must outlive the timeline; Close() completes its text.
-  Timeline(WholeFile* file, const Cluster& cluster, int steps);
+  Timeline(WholeFile* file, const Cluster& cluster, int64_t steps);
 
   void OnStage(const StageRecord& stage) override;
   void OnStepEnd(const StepRecord& step) override;
@@ -21,7 +24,7 @@ class Timeline : public Observer {
   void Event(std::string_view json);
 
   WholeFile* const file_;
-  int steps_left_;
+  int64_t steps_left_;
   bool first_ = true;
 };
 

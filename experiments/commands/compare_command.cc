@@ -1,21 +1,29 @@
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "engine/status_macros.h"
-#include "engine/text_proto.h"
-#include "engine/whole_file.h"
 #include "experiments/answer.h"
+#include "experiments/assembly.h"
 #include "experiments/commands/commands.h"
 #include "experiments/commands/experiment_flags.h"
+#include "experiments/report_folder.h"
 #include "experiments/run.h"
 
 namespace epsim {
 namespace {
+
+constexpr char kPlacement[] = "placement.policy";
 
 // One --vary: a field and the values that it takes in turn.
 struct Variation {
@@ -31,22 +39,34 @@ absl::StatusOr<Variation> ParseVariation(const std::string& text) {
   return Variation{halves[0], absl::StrSplit(halves[1], ',')};
 }
 
+// Fields that decide or plan a placement: alternatives that differ in these alone are compared with each other.
+bool IsOfPlacement(const std::string& path) {
+  for (const char* field : {"placement", "planning", "redundant_slots_per_rank", "replica_choice"}) {
+    if (path == field || absl::StartsWith(path, absl::StrCat(field, "."))) return true;
+  }
+  return false;
+}
+
 struct Case {
-  std::string name;
+  std::string name, setting;
   ExperimentRequest request;
 };
 
 // Every combination of the variations, the last varying fastest.
 std::vector<Case> Cases(const ExperimentRequest& request, const std::vector<Variation>& variations) {
-  std::vector<Case> cases = {{"", request}};
+  std::vector<Case> cases = {{"", "", request}};
   for (const Variation& variation : variations) {
     std::vector<Case> next;
     for (const Case& base : cases) {
       for (const std::string& value : variation.values) {
+        const std::string assignment = absl::StrCat(variation.path, "=", value);
         Case copy = base;
-        copy.name = absl::StrCat(copy.name, copy.name.empty() ? "" : ", ",
-                                 variation.path == "placement.policy" ? "" : variation.path + "=", value);
-        copy.request.set.push_back(absl::StrCat(variation.path, "=", value));
+        // The last part of the path tells fields apart in nearly every comparison, and leaves room for the figures.
+        const std::string field = variation.path.substr(variation.path.rfind('.') + 1);
+        absl::StrAppend(&copy.name, copy.name.empty() ? "" : ", ",
+                        variation.path == kPlacement ? value : absl::StrCat(field, "=", value));
+        if (!IsOfPlacement(variation.path)) absl::StrAppend(&copy.setting, assignment, "\n");
+        copy.request.set.push_back(assignment);
         next.push_back(std::move(copy));
       }
     }
@@ -61,6 +81,104 @@ std::string FolderName(std::string name) {
     if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '=' && c != '-') c = '_';
   }
   return name;
+}
+
+absl::StatusOr<std::vector<Variation>> ParseVariations(const std::vector<std::string>& texts) {
+  std::vector<Variation> variations;
+  for (const std::string& text : texts) {
+    ASSIGN_OR_RETURN(Variation variation, ParseVariation(text));
+    for (const Variation& other : variations) {
+      if (other.path == variation.path) {
+        return absl::InvalidArgumentError(absl::StrCat("--vary ", text, ": ", variation.path, " is varied twice"));
+      }
+    }
+    std::vector<std::string> values = variation.values;
+    std::sort(values.begin(), values.end());
+    if (const auto twice = std::adjacent_find(values.begin(), values.end()); twice != values.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("--vary ", text, ": ", *twice, " stands twice"));
+    }
+    variations.push_back(std::move(variation));
+  }
+  if (std::none_of(variations.begin(), variations.end(), [](const Variation& v) { return v.path == kPlacement; })) {
+    variations.push_back({kPlacement, {"contiguous", "eplb"}});
+  }
+  // Placements last, so that what is compared stands together.
+  std::stable_sort(variations.begin(), variations.end(), [](const Variation& a, const Variation& b) {
+    return IsOfPlacement(a.path) < IsOfPlacement(b.path);
+  });
+  return variations;
+}
+
+// An alternative that is ready to run, and its folder in the report.
+struct Prepared {
+  Case c;
+  ResolvedExperiment resolved;
+  std::string out;
+};
+
+// Resolves and checks every case before the first runs: a wrong field costs no time.  With `bound`, adds to each
+// setting the hindsight bound of its last placement that goes by load.
+absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool bound, const std::string& out) {
+  std::vector<Prepared> prepared;
+  const auto add = [&](Case c) -> absl::Status {
+    ASSIGN_OR_RETURN(ResolvedExperiment resolved, ResolveExperiment(c.request));
+    RETURN_IF_ERROR(Assemble(resolved).status());
+    std::string folder = out.empty() ? "" : (std::filesystem::path(out) / FolderName(c.name)).string();
+    for (const Prepared& other : prepared) {
+      if (!out.empty() && other.out == folder) {
+        return absl::InvalidArgumentError(absl::StrCat("--out: the alternatives \"", other.c.name, "\" and \"", c.name,
+                                                       "\" need the same folder ", folder,
+                                                       "; compare them without --out"));
+      }
+    }
+    prepared.push_back({std::move(c), std::move(resolved), std::move(folder)});
+    return absl::OkStatus();
+  };
+  std::optional<Case> to_bound;
+  for (size_t i = 0; i < cases.size(); ++i) {
+    RETURN_IF_ERROR(add(cases[i]));
+    const Experiment& experiment = prepared.back().resolved.experiment();
+    if (GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight()) to_bound = cases[i];
+    const bool last_of_setting = i + 1 == cases.size() || cases[i + 1].setting != cases[i].setting;
+    if (!last_of_setting) continue;
+    if (bound && to_bound.has_value()) {
+      to_bound->name += " (hindsight bound)";
+      to_bound->request.set.push_back("planning.plan=hindsight");
+      RETURN_IF_ERROR(add(*std::move(to_bound)));
+    }
+    to_bound.reset();
+  }
+  return prepared;
+}
+
+// Runs all; the files of the whole comparison appear together at the end, or none.
+absl::StatusOr<nlohmann::ordered_json> RunAll(const std::vector<Prepared>& prepared, RunOptions options) {
+  const std::string out = options.out;
+  std::vector<std::unique_ptr<ReportFolder>> folders;
+  // The folder that was made last goes first: it may lie in the others.
+  const absl::Cleanup remove_in_reverse = [&folders] {
+    while (!folders.empty()) folders.pop_back();
+  };
+  if (!out.empty()) {
+    folders.push_back(std::make_unique<ReportFolder>(out));
+    RETURN_IF_ERROR(folders.back()->Open());
+  }
+  std::vector<Alternative> alternatives;
+  for (size_t i = 0; i < prepared.size(); ++i) {
+    const Prepared& p = prepared[i];
+    options.progress_label = absl::StrCat(i + 1, "/", prepared.size(), " ", p.c.name);
+    options.out = p.out;
+    if (!out.empty()) folders.push_back(std::make_unique<ReportFolder>(p.out));
+    ASSIGN_OR_RETURN(RunReport report, RunInto(p.resolved, options, out.empty() ? nullptr : folders.back().get()));
+    alternatives.push_back({p.c.name, p.c.setting, std::move(report)});
+  }
+  nlohmann::ordered_json comparison = ComparisonJson(alternatives);
+  if (!out.empty()) {
+    ASSIGN_OR_RETURN(WholeFile * file, folders.front()->Create("comparison.json"));
+    file->Write(JsonText(comparison));
+    for (const auto& folder : folders) RETURN_IF_ERROR(folder->Commit());
+  }
+  return comparison;
 }
 
 }  // namespace
@@ -85,54 +203,17 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation) {
       ->expected(1)
       ->allow_extra_args(false);
   command->add_flag("--no-bound", flags->no_bound,
-                    "leave out the hindsight bound (the last placement, planned on the steps that are scored)");
+                    "leave out the hindsight bound (a placement planned on the steps that are scored)");
   command->add_flag("--json", flags->json, "print the comparison as JSON");
   command->callback([flags, &invocation] {
     invocation.action = [flags, stop = invocation.stop]() -> absl::Status {
-      if (flags->vary.empty()) flags->vary.push_back("placement.policy=contiguous,eplb");
-      std::vector<Variation> variations;
-      for (const std::string& text : flags->vary) {
-        ASSIGN_OR_RETURN(Variation variation, ParseVariation(text));
-        variations.push_back(std::move(variation));
-      }
-      // Placements last, so that what is compared stands together.
-      std::stable_sort(variations.begin(), variations.end(), [](const Variation& a, const Variation& b) {
-        return (a.path == "placement.policy") < (b.path == "placement.policy");
-      });
-      std::vector<Case> cases = Cases(flags->request, variations);
-      if (!flags->no_bound && variations.back().path == "placement.policy") {
-        const size_t group = variations.back().values.size();
-        for (size_t end = cases.size(); end > 0; end -= group) {
-          Case bound = cases[end - 1];
-          bound.name += " (hindsight bound)";
-          bound.request.set.push_back("planning.plan=hindsight");
-          cases.insert(cases.begin() + end, std::move(bound));
-        }
-      }
-      // All are resolved before the first runs: a wrong field costs no time.
-      std::vector<ResolvedExperiment> resolved;
-      for (const Case& c : cases) {
-        ASSIGN_OR_RETURN(ResolvedExperiment experiment, ResolveExperiment(c.request));
-        resolved.push_back(std::move(experiment));
-      }
-      std::vector<Alternative> alternatives;
-      for (size_t i = 0; i < cases.size(); ++i) {
-        RunOptions options = flags->options;
-        options.stop = stop;
-        options.progress_label = absl::StrCat(i + 1, "/", cases.size(), " ", cases[i].name);
-        if (!options.out.empty()) {
-          options.out = (std::filesystem::path(options.out) / FolderName(cases[i].name)).string();
-        }
-        ASSIGN_OR_RETURN(RunReport report, Run(resolved[i], options));
-        alternatives.push_back({cases[i].name, std::move(report)});
-      }
-      const nlohmann::ordered_json comparison = ComparisonJson(alternatives);
-      std::cout << (flags->json ? comparison.dump(2) + "\n" : ComparisonText(comparison));
+      flags->options.stop = stop;
+      ASSIGN_OR_RETURN(const std::vector<Variation> variations, ParseVariations(flags->vary));
+      ASSIGN_OR_RETURN(const std::vector<Prepared> prepared,
+                       Prepare(Cases(flags->request, variations), !flags->no_bound, flags->options.out));
+      ASSIGN_OR_RETURN(const nlohmann::ordered_json comparison, RunAll(prepared, flags->options));
+      std::cout << (flags->json ? JsonText(comparison) : ComparisonText(comparison));
       if (!flags->options.out.empty()) {
-        const std::string path = (std::filesystem::path(flags->options.out) / "comparison.json").string();
-        ASSIGN_OR_RETURN(const auto file, WholeFile::Create(path));
-        file->Write(comparison.dump(2) + "\n");
-        RETURN_IF_ERROR(file->Commit());
         std::cerr << "report files are in " << flags->options.out << ", one folder an alternative\n";
       }
       return absl::OkStatus();

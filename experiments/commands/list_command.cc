@@ -7,6 +7,7 @@
 #include "engine/text_proto.h"
 #include "experiments/commands/commands.h"
 #include "experiments/experiment.pb.h"
+#include "experiments/run.h"
 #include "models/catalogue.h"
 #include "nlohmann/json.hpp"
 #include "platforms/cluster.h"
@@ -65,6 +66,8 @@ const Subject kSubjects[] = {
     {"communications", "how tokens reach their experts (experiment: communication)",
      [] { return Alternatives<CommunicationConfig>("communication"); }},
     {"networks", "network models (experiment: network)", [] { return Alternatives<NetworkConfig>("network"); }},
+    {"presets", "stress workloads (epsim trace synth --preset)",
+     [] { return Alternatives<SynthesisPreset>("preset"); }},
     {"costs", "compute cost models (experiment: costs)", [] { return Alternatives<CostConfig>("model"); }},
 };
 
@@ -99,7 +102,7 @@ void AddListCommand(CLI::App& app, Invocation& invocation) {
         }
         if (!flags->json && flags->subject.empty()) std::cout << "\n";
       }
-      if (flags->json) std::cout << json.dump(2) << "\n";
+      if (flags->json) std::cout << JsonText(json);
       return absl::OkStatus();
     };
   });

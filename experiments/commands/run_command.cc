@@ -25,7 +25,7 @@ void AddRunCommand(CLI::App& app, Invocation& invocation) {
       flags->options.stop = stop;
       ASSIGN_OR_RETURN(const ResolvedExperiment resolved, ResolveExperiment(flags->request));
       ASSIGN_OR_RETURN(const RunReport report, Run(resolved, flags->options));
-      std::cout << (flags->json ? report.summary.dump(2) + "\n" : AnswerText(report.summary));
+      std::cout << (flags->json ? JsonText(report.summary) : AnswerText(report.summary));
       if (!flags->options.out.empty()) std::cerr << "report files are in " << flags->options.out << "\n";
       return absl::OkStatus();
     };

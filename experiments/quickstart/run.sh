@@ -11,7 +11,8 @@ cmake --preset release >/dev/null
 cmake --build --preset release --target epsim
 echo "== 3/3 replay"
 out=epsim-out/quickstart
-build/release/epsim compare experiments/quickstart --vary placement.policy=contiguous,eplb --out "$out"
+build/release/epsim compare experiments/quickstart --vary workload.continuous.running_requests_per_rank=8,64,256 \
+  --vary placement.policy=contiguous,eplb --out "$out"
 echo
 echo "Report files: $PWD/$out, a folder for each alternative:"
 echo "  summary.json    the figures       steps.csv      one line a step"

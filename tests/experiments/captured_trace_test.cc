@@ -38,7 +38,7 @@ class CapturedTrace : public testing::Test {
 // Published: 0.709 of tokens per GPU on 8 GPUs, contiguous, over all 85,302 tokens.  Lock-step groups of one request
 // leave out only the last, partial group (1 of 185 requests, at most 511 tokens: 0.6 %).
 TEST_F(CapturedTrace, ContiguousOnEightRanksHasThePublishedBalancedness) {
-  const auto summary = Summary({"workload.lock_step.requests_per_rank=1", "planning.past.fraction=0"});
+  const auto summary = Summary({"workload.lock_step.requests_per_rank=1", "planning.fraction=0"});
   EXPECT_GT(summary["trace"]["scored_tokens"], 84'700);
   EXPECT_NEAR(summary["balancedness"]["tokens"]["aggregate"].get<double>(), 0.709, 0.001);
 }

@@ -46,7 +46,7 @@ TEST_F(CommandLine, RunPrintsTheAnswerAndWritesTheReport) {
   const Outcome outcome = Epsim("run " + experiment_ + " --out " + P("out"));
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("step time"));
-  EXPECT_THAT(outcome.out, HasSubstr("60 steps scored, 20 planned on"));
+  EXPECT_THAT(outcome.out, HasSubstr("60 steps scored (1920 tokens of 2560), 20 planned on; "));
   std::vector<std::string> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder_ / "out")) {
     files.push_back(entry.path().filename().string());
@@ -75,13 +75,31 @@ TEST_F(CommandLine, TheManifestReproducesTheRun) {
 }
 
 TEST_F(CommandLine, CompareShowsTheBoundAndTheSpeedUp) {
-  const Outcome outcome = Epsim("compare " + experiment_ + " --vary ranks=4,8");
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-  EXPECT_THAT(outcome.out, HasSubstr("ranks=4"));
   const Outcome table = Epsim("compare " + experiment_ + " --out " + P("out"));
+  EXPECT_EQ(table.exit_code, 0) << table.err;
   EXPECT_THAT(table.out, HasSubstr("contiguous"));
   EXPECT_THAT(table.out, HasSubstr("eplb (hindsight bound)"));
   EXPECT_TRUE(std::filesystem::exists(P("out/comparison.json")));
+  EXPECT_TRUE(std::filesystem::exists(P("out/eplb/summary.json")));
+}
+
+// Alternatives are compared with the first of the same setting, and the bound leaves out the same steps.
+TEST_F(CommandLine, CompareComparesWhatIsComparable) {
+  const Outcome outcome = Epsim("compare " + experiment_ + " --vary ranks=4,8 --set planning.fraction=0.5 --json");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const auto rows = nlohmann::json::parse(outcome.out);
+  ASSERT_EQ(rows.size(), 6u);
+  for (size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(rows[i]["versus"], i < 3 ? "ranks=4, contiguous" : "ranks=8, contiguous");
+    EXPECT_EQ(rows[i]["summary"]["trace"]["steps"], rows[i / 3 * 3]["summary"]["trace"]["steps"]);
+    EXPECT_EQ(rows[i]["summary"]["hindsight"], i % 3 == 2);
+  }
+}
+
+TEST_F(CommandLine, AFailedComparisonLeavesNothing) {
+  ExpectBadInput("compare " + experiment_ + " --vary ranks=8,6 --out " + P("out"), "6");
+  ExpectBadInput("compare " + experiment_ + " --vary ranks=8 --vary ranks=4 --out " + P("out"), "varied twice");
+  ExpectBadInput("compare " + experiment_ + " --vary ranks=8,8 --out " + P("out"), "8 stands twice");
 }
 
 TEST_F(CommandLine, CheckPrintsTheEffectiveConfiguration) {

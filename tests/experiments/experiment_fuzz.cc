@@ -46,7 +46,7 @@ std::vector<std::string> FuzzSeeds() {
   return {
       R"(description: "a" trace: "t.eptrace" model: "gpt-oss-20b" platform: "h100-sxm" ranks: 8
          workload { continuous { running_requests_per_rank: 8 } } placement { eplb { mode: GLOBAL } }
-         planning { past { fraction: 0.25 } max_rows: 16 } redundant_slots_per_rank: 2 seed: 3)",
+         planning { past {} fraction: 0.25 max_rows: 16 } redundant_slots_per_rank: 2 seed: 3)",
       R"(model: "deepseek-v3" platform: "gb200-nvl72" ranks: 72 workload { recorded {} max_steps: 5 }
          placement { contiguous {} } planning { hindsight {} }
          costs { precision { expert_weights: FP8 dispatch: FP8 } roofline { kernel_floor: "2 us" memory_efficiency: 0.8 } })",

@@ -72,7 +72,7 @@ TEST_F(RunLaws, HindsightIsMarkedAndLeavesOutTheSameSteps) {
   const RunReport report = Run({"placement.policy=eplb", "planning.plan=hindsight"}).value();
   EXPECT_EQ(report.summary["hindsight"], true);
   EXPECT_EQ(report.summary["trace"]["steps"], 60);
-  EXPECT_EQ(report.summary["trace"]["planning_steps"], 0);
+  EXPECT_EQ(report.summary["trace"]["planning_steps"], 60);
   EXPECT_THAT(report.summary["notes"].dump(), HasSubstr("hindsight"));
 }
 
@@ -146,7 +146,7 @@ TEST_F(RunRefuses, RanksThatDoNotFit) {
 }
 
 TEST_F(RunRefuses, AFractionThatLeavesNothing) {
-  EXPECT_THAT(Error({"planning.past.fraction=1"}), HasSubstr("fraction: 1 is not in [0, 1)"));
+  EXPECT_THAT(Error({"planning.fraction=1"}), HasSubstr("fraction: 1 is not in [0, 1)"));
 }
 
 // A flipped bit in the trace is found when its chunk is read, in the middle of the run.

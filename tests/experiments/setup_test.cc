@@ -28,7 +28,7 @@ TEST_F(SetupTest, DefaultsAreFilledIn) {
   EXPECT_EQ(experiment.workload().continuous().running_requests_per_rank(), 16u);
   EXPECT_TRUE(experiment.placement().has_contiguous());
   EXPECT_EQ(experiment.redundant_slots_per_rank(), 0u);
-  EXPECT_EQ(experiment.planning().past().fraction(), 0.25);
+  EXPECT_EQ(experiment.planning().fraction(), 0.25);
   EXPECT_TRUE(experiment.schedule().overlap_shared_experts());
   EXPECT_TRUE(experiment.network().has_port());
   EXPECT_GT(experiment.costs().roofline().memory_efficiency(), 0);
@@ -38,9 +38,10 @@ TEST_F(SetupTest, DefaultsAreFilledIn) {
 }
 
 TEST_F(SetupTest, OverridesWinAndAreRecorded) {
+  const std::string other = WriteTrace("other.eptrace", 2, 3);
   const ResolvedExperiment resolved =
       ResolveExperiment({.path = experiment_,
-                         .trace = "other.eptrace",
+                         .trace = other,
                          .set = {"ranks=4", "placement.policy=eplb", "workload.lock_step.requests_per_rank=2"},
                          .seed = 9})
           .value();
@@ -49,10 +50,37 @@ TEST_F(SetupTest, OverridesWinAndAreRecorded) {
   EXPECT_TRUE(resolved.experiment().placement().has_eplb());
   EXPECT_EQ(resolved.experiment().redundant_slots_per_rank(), 1u);
   EXPECT_EQ(resolved.experiment().workload().lock_step().requests_per_rank(), 2u);
-  EXPECT_EQ(resolved.trace_path, "other.eptrace");
+  EXPECT_EQ(resolved.trace_path, other);
+  EXPECT_EQ(resolved.experiment().trace(), other);
   EXPECT_THAT(resolved.manifest.overrides(),
               ElementsAre("--set ranks=4", "--set placement.policy=eplb",
-                          "--set workload.lock_step.requests_per_rank=2", "--seed 9", "--trace other.eptrace"));
+                          "--set workload.lock_step.requests_per_rank=2", "--seed 9", "--trace " + other));
+}
+
+TEST_F(SetupTest, TheTraceIsGivenOnce) {
+  const auto resolved =
+      ResolveExperiment({.path = experiment_, .trace = "a.eptrace", .set = {"trace=b.eptrace"}, .seed = {}});
+  EXPECT_THAT(resolved.status().message(), HasSubstr("the trace is also set to b.eptrace"));
+}
+
+TEST_F(SetupTest, TheTraceSaysHowItsStepsAreMadeAndWhatItsModelIs) {
+  const std::string path = WriteFile("least.txtpb", R"(trace: "small.eptrace" platform: "h100-sxm" ranks: 8)");
+  EXPECT_THAT(ResolveExperiment({.path = path, .trace = {}, .set = {}, .seed = {}}).status().message(),
+              HasSubstr("small")) << "the catalogue has no model of the trace's name";
+}
+
+TEST_F(SetupTest, TooManyRedundantSlotsAreRefused) {
+  const auto resolved = ResolveExperiment(
+      {.path = experiment_, .trace = {}, .set = {"redundant_slots_per_rank=536870912"}, .seed = {}});
+  EXPECT_THAT(resolved.status().message(), HasSubstr("redundant_slots_per_rank: 536870912 is more than 4096"));
+}
+
+TEST_F(SetupTest, AFolderWithABrokenExperimentSaysWhatIsWrong) {
+  std::filesystem::create_directory(folder_ / "broken");
+  WriteFile("broken/e.txtpb", "rnks: 8");
+  EXPECT_THAT(
+      ResolveExperiment({.path = (folder_ / "broken").string(), .trace = {}, .set = {}, .seed = {}}).status().message(),
+      HasSubstr("e.txtpb:1:"));
 }
 
 TEST_F(SetupTest, AMisspeltFieldIsNamedWithItsPlace) {

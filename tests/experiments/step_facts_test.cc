@@ -22,55 +22,68 @@ class NoNetwork : public Network {
   std::vector<int64_t> bytes;
 };
 
+class StepMeterTest : public testing::Test {
+ protected:
+  StepMeterTest() {
+    PlatformSpec platform;
+    platform.mutable_gpu()->set_name("gpu");
+    platform.mutable_gpu()->set_memory("80 GB");
+    platform.mutable_gpu()->set_memory_bandwidth("1 TB/s");
+    platform.mutable_gpu()->set_bf16("100 TFLOP/s");
+    platform.set_gpus_per_node(2);
+    platform.mutable_nvlink()->set_bandwidth("1 GB/s");
+    platform.mutable_nvlink()->set_latency("1 us");
+    cluster_ = Cluster::Create(platform, 2).value();
+    network_.bytes.resize(cluster_.links().size());
+    meter_.emplace(cluster_, network_, 1, [this](const StepFacts& facts) { steps_.push_back(facts); });
+  }
+
+  // A stage of layer 0 with start and finish of ranks 0 and 1, from the start of the step.
+  void Stage(StageKind kind, Duration s0, Duration s1, Duration f0, Duration f1) {
+    const SimTime start[] = {kBegin + s0, kBegin + s1}, finish[] = {kBegin + f0, kBegin + f1};
+    meter_->OnStage({.kind = kind,
+                     .layer = 0,
+                     .source = CostSource::kRoofline,
+                     .link_class = LinkClass::kNvlink,
+                     .start = start,
+                     .finish = finish});
+  }
+  StepFacts End(Duration finish) {
+    RoutedLayer layer;
+    layer.tokens_per_slot = {3, 0, 1, 0};  // Rank 0: 3, rank 1: 1.
+    const std::vector<Duration> expert_time = {30us, 20us};
+    StepBatch batch;
+    batch.index = 4;
+    batch.tokens = 4;
+    meter_->OnStepEnd({.start = kBegin,
+                       .finish = kBegin + finish,
+                       .batch = &batch,
+                       .layers = absl::MakeConstSpan(&layer, 1),
+                       .expert_time = expert_time});
+    return steps_.back();
+  }
+
+  static constexpr SimTime kBegin{Duration(100us)};
+  Cluster cluster_;
+  NoNetwork network_;
+  std::vector<StepFacts> steps_;
+  std::optional<StepMeter> meter_;
+};
+
+Duration Of(const StepFacts& facts, StageKind kind) { return facts.by_stage[static_cast<size_t>(kind)]; }
+
 // Two ranks.  Attention ends at 10 / 20, the experts at 50 / 40: the latest finish moves 20 us with attention (rank 1)
 // and 30 us with the experts (rank 0).  A stage that ends behind the latest finish is charged nothing.
-TEST(StepMeter, ChargesStagesByTheAdvanceOfTheLatestFinish) {
-  PlatformSpec platform;
-  platform.mutable_gpu()->set_name("gpu");
-  platform.mutable_gpu()->set_memory("80 GB");
-  platform.mutable_gpu()->set_memory_bandwidth("1 TB/s");
-  platform.mutable_gpu()->set_bf16("100 TFLOP/s");
-  platform.set_gpus_per_node(2);
-  platform.mutable_nvlink()->set_bandwidth("1 GB/s");
-  platform.mutable_nvlink()->set_latency("1 us");
-  const Cluster cluster = Cluster::Create(platform, 2).value();
-  NoNetwork network;
-  network.bytes.resize(cluster.links().size());
-  std::vector<StepFacts> steps;
-  StepMeter meter(cluster, network, 1, [&](const StepFacts& facts) { steps.push_back(facts); });
-
-  const SimTime begin(100us);
-  const auto stage = [&](StageKind kind, int layer, Duration s0, Duration s1, Duration f0, Duration f1) {
-    const SimTime start[] = {begin + s0, begin + s1}, finish[] = {begin + f0, begin + f1};
-    meter.OnStage({.kind = kind,
-                   .layer = layer,
-                   .source = CostSource::kRoofline,
-                   .link_class = LinkClass::kNvlink,
-                   .start = start,
-                   .finish = finish});
-  };
-  stage(StageKind::kAttention, 0, 0us, 0us, 10us, 20us);
-  stage(StageKind::kRouter, 0, 10us, 10us, 15us, 15us);
-  stage(StageKind::kRoutedExperts, 0, 20us, 20us, 50us, 40us);
-  for (size_t link = 0; link < network.bytes.size(); ++link) network.bytes[link] = 7;
-  RoutedLayer layer;
-  layer.tokens_per_slot = {3, 0, 1, 0};  // Rank 0: 3, rank 1: 1.  Mean 2 / max 3.
-  const std::vector<Duration> expert_time = {30us, 20us};
-  StepBatch batch;
-  batch.index = 4;
-  batch.tokens = 4;
-  meter.OnStepEnd({.start = begin,
-                   .finish = begin + Duration(50us),
-                   .batch = &batch,
-                   .layers = absl::MakeConstSpan(&layer, 1),
-                   .expert_time = expert_time});
-
-  ASSERT_EQ(steps.size(), 1u);
-  const StepFacts& facts = steps[0];
+TEST_F(StepMeterTest, ChargesStagesByTheAdvanceOfTheLatestFinish) {
+  Stage(StageKind::kAttention, 0us, 0us, 10us, 20us);
+  Stage(StageKind::kRouter, 10us, 10us, 15us, 15us);
+  Stage(StageKind::kRoutedExperts, 20us, 20us, 50us, 40us);
+  for (int64_t& bytes : network_.bytes) bytes = 7;
+  const StepFacts facts = End(50us);
   EXPECT_EQ(facts.step, 4);
-  EXPECT_EQ(facts.by_stage[static_cast<size_t>(StageKind::kAttention)], Duration(20us));
-  EXPECT_EQ(facts.by_stage[static_cast<size_t>(StageKind::kRouter)], Duration(0));
-  EXPECT_EQ(facts.by_stage[static_cast<size_t>(StageKind::kRoutedExperts)], Duration(30us));
+  EXPECT_EQ(Of(facts, StageKind::kAttention), Duration(20us));
+  EXPECT_EQ(Of(facts, StageKind::kRouter), Duration(0));
+  EXPECT_EQ(Of(facts, StageKind::kRoutedExperts), Duration(30us));
   EXPECT_EQ(facts.by_rank[0], Duration(30us));
   EXPECT_EQ(facts.by_rank[1], Duration(20us));
   EXPECT_EQ(facts.by_layer[0], Duration(50us));
@@ -81,6 +94,36 @@ TEST(StepMeter, ChargesStagesByTheAdvanceOfTheLatestFinish) {
   EXPECT_DOUBLE_EQ(facts.min_over_max, 1);
   // Two outgoing NVLink ports carried 7 bytes each; incoming ports carry the same bytes and are not counted again.
   EXPECT_EQ(facts.bytes[static_cast<size_t>(LinkClass::kNvlink)], 14);
+}
+
+// Shared experts 10-25 beside a dispatch 10-40: hidden, charged nothing; the dispatch is charged all of its 30 us.
+TEST_F(StepMeterTest, HiddenSharedExpertsCostNothing) {
+  Stage(StageKind::kRouter, 0us, 0us, 10us, 10us);
+  Stage(StageKind::kSharedExperts, 10us, 10us, 25us, 25us);
+  Stage(StageKind::kDispatch, 10us, 10us, 40us, 40us);
+  const StepFacts facts = End(40us);
+  EXPECT_EQ(Of(facts, StageKind::kSharedExperts), Duration(0));
+  EXPECT_EQ(Of(facts, StageKind::kDispatch), Duration(30us));
+}
+
+// They end at 55, the dispatch at 40: they are charged the 15 us beyond it.
+TEST_F(StepMeterTest, SharedExpertsAreChargedWhatTheyTakeBeyondTheDispatch) {
+  Stage(StageKind::kRouter, 0us, 0us, 10us, 10us);
+  Stage(StageKind::kSharedExperts, 10us, 10us, 55us, 55us);
+  Stage(StageKind::kDispatch, 10us, 10us, 40us, 40us);
+  const StepFacts facts = End(55us);
+  EXPECT_EQ(Of(facts, StageKind::kSharedExperts), Duration(15us));
+  EXPECT_EQ(Of(facts, StageKind::kDispatch), Duration(30us));
+}
+
+// Without overlap the dispatch starts when they have ended, and both are charged whole.
+TEST_F(StepMeterTest, SharedExpertsThatDispatchWaitsForAreChargedWhole) {
+  Stage(StageKind::kRouter, 0us, 0us, 10us, 10us);
+  Stage(StageKind::kSharedExperts, 10us, 10us, 25us, 25us);
+  Stage(StageKind::kDispatch, 25us, 25us, 55us, 55us);
+  const StepFacts facts = End(55us);
+  EXPECT_EQ(Of(facts, StageKind::kSharedExperts), Duration(15us));
+  EXPECT_EQ(Of(facts, StageKind::kDispatch), Duration(30us));
 }
 
 }  // namespace

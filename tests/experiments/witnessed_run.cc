@@ -1,0 +1,108 @@
+#include "tests/experiments/witnessed_run.h"
+
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "engine/status_macros.h"
+#include "models/simulation/simulation.h"
+
+namespace epsim {
+namespace {
+
+// Passes everything on to `network`.
+class WitnessedNetwork : public Network {
+ public:
+  explicit WitnessedNetwork(Network* network) : network_(*network) {}
+
+  PhaseId Start(StreamId stream, const TrafficMatrix& traffic, absl::Span<const SimTime> release,
+                Listener listener) override {
+    exchanges.push_back(traffic.bytes);
+    return network_.Start(stream, traffic, release, std::move(listener));
+  }
+  void Revise(PhaseId phase, absl::Span<const SimTime> release) override { network_.Revise(phase, release); }
+  absl::Span<const int64_t> bytes_on_link() const override { return network_.bytes_on_link(); }
+  LinkClass limiting_class() const override { return network_.limiting_class(); }
+
+  std::vector<std::vector<int64_t>> exchanges;
+
+ private:
+  Network& network_;
+};
+
+int32_t IdAt(const StepBatch& batch, int layer, size_t token, size_t k) {
+  if (batch.valid_count != nullptr && k >= batch.valid_count[layer * static_cast<size_t>(batch.tokens) + token]) {
+    return -1;
+  }
+  const std::byte* const id = batch.layer_ids(layer) + (token * batch.top_k + k) * batch.id_bytes;
+  if (batch.id_bytes == 1) return static_cast<int32_t>(*id);
+  uint16_t wide;
+  std::memcpy(&wide, id, sizeof(wide));
+  return wide;
+}
+
+class StepWitness : public Observer {
+ public:
+  StepWitness(WitnessedNetwork* network, std::vector<SeenStep>* steps) : network_(*network), steps_(*steps) {}
+
+  void OnStage(const StageRecord& stage) override {
+    step_.stages.push_back({stage.kind, stage.layer, std::vector<SimTime>(stage.start.begin(), stage.start.end()),
+                            std::vector<SimTime>(stage.finish.begin(), stage.finish.end())});
+  }
+
+  void OnStepEnd(const StepRecord& step) override {
+    const StepBatch& batch = *step.batch;
+    step_.index = batch.index;
+    step_.start = step.start;
+    step_.finish = step.finish;
+    step_.rank_begin = batch.rank_begin;
+    step_.layers.assign(step.layers.begin(), step.layers.end());
+    for (size_t token = 0; batch.ids != nullptr && token < static_cast<size_t>(batch.tokens); ++token) {
+      std::vector<int32_t>& row = step_.rows.emplace_back();
+      for (int layer = 0; layer < batch.layers; ++layer) {
+        for (size_t k = 0; k < static_cast<size_t>(batch.top_k); ++k) row.push_back(IdAt(batch, layer, token, k));
+      }
+    }
+    step_.exchanges = std::exchange(network_.exchanges, {});
+    step_.bytes_on_link.assign(network_.bytes_on_link().begin(), network_.bytes_on_link().end());
+    steps_.push_back(std::exchange(step_, {}));
+  }
+
+ private:
+  WitnessedNetwork& network_;
+  std::vector<SeenStep>& steps_;
+  SeenStep step_;
+};
+
+}  // namespace
+
+absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
+  const Experiment& experiment = resolved.experiment();
+  WitnessedRun run;
+  ASSIGN_OR_RETURN(run.parts, Assemble(resolved));
+  Assembly& parts = *run.parts;
+  ASSIGN_OR_RETURN(run.trace,
+                   TraceReader::OpenRaw(resolved.trace_path, std::filesystem::temp_directory_path().string(), {}));
+  RETURN_IF_ERROR(CheckTraceFitsModel(*run.trace, resolved.model()));
+  const auto new_source = [&] {
+    return NewStepSource(experiment.workload(), *run.trace, parts.shape.ranks, experiment.seed());
+  };
+  ASSIGN_OR_RETURN(run.plan, MakePlan(experiment, parts, new_source, {}));
+  RandomStream random(experiment.seed(), "replica_choice");
+  run.table = parts.replica_choice->Choose(run.plan.placement, &random);
+  const std::unique_ptr<TokenRouting> routing = NewTokenRouting(parts.shape, run.table);
+  WitnessedNetwork network(parts.network.get());
+  StepWitness witness(&network, &run.steps);
+  const ForwardContext context{.model = &resolved.model(),
+                               .cluster = &parts.cluster,
+                               .costs = parts.costs.get(),
+                               .communication = parts.communication.get(),
+                               .schedule = experiment.schedule(),
+                               .network = &network,
+                               .queue = &parts.queue,
+                               .observers = {&witness}};
+  RETURN_IF_ERROR(Simulate(context, parts.shape, *routing, *run.plan.scored, {}));
+  return run;
+}
+
+}  // namespace epsim
