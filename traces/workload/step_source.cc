@@ -62,6 +62,27 @@ absl::StatusOr<CompositionRules> Rules(const char* batching, const char* request
 
 }  // namespace
 
+WorkloadConfig CompleteWorkloadConfig(WorkloadConfig config, Granularity granularity) {
+  if (config.batching_case() == WorkloadConfig::BATCHING_NOT_SET) {
+    if (granularity == STEP || granularity == COUNTS) {
+      config.mutable_recorded();
+    } else {
+      config.mutable_continuous();
+    }
+  }
+  if (config.has_continuous()) {
+    ContinuousBatching* batching = config.mutable_continuous();
+    if (batching->running_requests_per_rank() == 0) batching->set_running_requests_per_rank(kDefaultRequestsPerRank);
+    if (batching->max_tokens_per_rank() == 0) batching->set_max_tokens_per_rank(kDefaultMaxTokensPerRank);
+  }
+  if (config.has_lock_step()) {
+    LockStepBatching* batching = config.mutable_lock_step();
+    if (batching->requests_per_rank() == 0) batching->set_requests_per_rank(kDefaultRequestsPerRank);
+    if (batching->max_tokens_per_rank() == 0) batching->set_max_tokens_per_rank(kDefaultMaxTokensPerRank);
+  }
+  return config;
+}
+
 absl::StatusOr<std::unique_ptr<StepSource>> NewStepSource(const WorkloadConfig& config, const TraceReader& trace,
                                                           int ranks, uint64_t seed, const StopToken& stop) {
   EPSIM_CHECK(ranks > 0);

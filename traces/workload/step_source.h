@@ -32,6 +32,10 @@ class StepSource {
   virtual bool resampled() const = 0;
 };
 
+// `config` with every default filled in.  Without a batching: recorded for a trace of `granularity` STEP or COUNTS, else
+// continuous.
+WorkloadConfig CompleteWorkloadConfig(WorkloadConfig config, Granularity granularity);
+
 // Composes steps for `ranks` ranks from `trace`, which must be raw (TraceReader::OpenRaw) and outlive the source.
 // Fails if the workload does not fit the trace: recorded steps from a trace of requests, a number of ranks that neither
 // divides those of the capture nor is a multiple of them (recorded_steps.h says how the ones fold onto the others).
