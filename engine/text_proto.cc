@@ -144,7 +144,7 @@ absl::Status SetFieldOf(Message* message, std::string_view assignment) {
     const FieldDescriptor* next = type->FindFieldByName(path[i]);
     if (next == nullptr) {
       return absl::InvalidArgumentError(absl::StrCat(place, ": no field \"", path[i], "\" in ",
-                                                     i == 0 ? "the experiment" : absl::StrCat("\"", path[i - 1], "\""),
+                                                     i == 0 ? type->name() : absl::StrCat("\"", path[i - 1], "\""),
                                                      "; it has ", absl::StrJoin(Names(*type), ", ")));
     }
     if (field != nullptr) {

@@ -78,7 +78,7 @@ absl::StatusOr<BytesPerSecond> ParseBandwidth(std::string_view text) {
 
 absl::StatusOr<FlopsPerSecond> ParseComputeRate(std::string_view text) {
   ASSIGN_OR_RETURN(const double rate, Parse(text, kComputeRates, "compute rate", "989 TFLOP/s"));
-  if (rate <= 0) return OutOfRange(text, "compute rate");
+  if (!(rate > 0) || !std::isfinite(rate)) return OutOfRange(text, "compute rate");
   return FlopsPerSecond(rate);
 }
 

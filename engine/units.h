@@ -34,6 +34,16 @@ inline Duration RoundUpPicoseconds(double picoseconds) {
 }
 inline Duration RoundUpSeconds(double seconds) { return RoundUpPicoseconds(seconds * 1e12); }
 
+// No kernel, transfer or whole step is simulated to take longer.  What would is cut off here, so that sums of times
+// stay within range, and whoever runs steps refuses one that lasts as long: a result never holds a time that was cut
+// off.
+inline constexpr Duration kLongestStep = std::chrono::minutes(10);
+// As RoundUpPicoseconds, at most kLongestStep.  REQUIRES: picoseconds >= 0.
+inline Duration RoundUpWithinStep(double picoseconds) {
+  constexpr auto kLongest = static_cast<double>(kLongestStep.count());
+  return RoundUpPicoseconds(picoseconds > kLongest ? kLongest : picoseconds);
+}
+
 class Bytes {
  public:
   constexpr Bytes() = default;
@@ -72,10 +82,13 @@ class FlopsPerSecond {
   double count_ = 0;
 };
 
-// Time to move `size` at `rate`, rounded up to the next picosecond.  REQUIRES: size >= 0, rate > 0.
+// Time to move `size` at `rate`, rounded up to the next picosecond.  REQUIRES: size >= 0, rate > 0, and the time is
+// less than 2^63 ps.
 constexpr Duration operator/(Bytes size, BytesPerSecond rate) {
-  const __int128 ps = static_cast<__int128>(size.count()) * 1'000'000'000'000;
-  return Duration(static_cast<int64_t>((ps + rate.count() - 1) / rate.count()));
+  EPSIM_CHECK(size.count() >= 0 && rate.count() > 0);
+  const __int128 ps = (static_cast<__int128>(size.count()) * 1'000'000'000'000 + rate.count() - 1) / rate.count();
+  EPSIM_CHECK(ps <= std::numeric_limits<int64_t>::max());
+  return Duration(static_cast<int64_t>(ps));
 }
 
 }  // namespace epsim

@@ -1,12 +1,16 @@
 #include "engine/whole_file.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/status_macros.h"
 
 namespace epsim {
 namespace {
@@ -35,9 +39,8 @@ WholeFile::WholeFile(std::string path, std::string temporary, std::FILE* file)
     : path_(std::move(path)), temporary_(std::move(temporary)), file_(file) {}
 
 WholeFile::~WholeFile() {
-  if (file_ == nullptr) return;
-  std::fclose(file_);
-  unlink(temporary_.c_str());
+  if (file_ != nullptr) std::fclose(file_);
+  if (!temporary_.empty()) unlink(temporary_.c_str());
 }
 
 void WholeFile::Write(std::string_view bytes) {
@@ -46,13 +49,64 @@ void WholeFile::Write(std::string_view bytes) {
   }
 }
 
-absl::Status WholeFile::Commit() {
+absl::Status WholeFile::Close() {
+  EPSIM_CHECK(file_ != nullptr);
   if (std::fflush(file_) != 0 && status_.ok()) status_ = FileError(path_, "cannot write");
   if (status_.ok() && fsync(fileno(file_)) != 0) status_ = FileError(path_, "cannot write");
   if (std::fclose(std::exchange(file_, nullptr)) != 0 && status_.ok()) status_ = FileError(path_, "cannot write");
-  if (status_.ok() && rename(temporary_.c_str(), path_.c_str()) != 0) status_ = FileError(path_, "cannot rename into");
-  if (!status_.ok()) unlink(temporary_.c_str());
   return status_;
+}
+
+absl::Status WholeFile::Commit() {
+  absl::Status status = Close();
+  if (status.ok() && rename(temporary_.c_str(), path_.c_str()) != 0) status = FileError(path_, "cannot rename into");
+  if (!status.ok()) unlink(temporary_.c_str());
+  temporary_.clear();
+  return status;
+}
+
+absl::Status WholeFile::CommitAll(absl::Span<const std::unique_ptr<WholeFile>> files) {
+  for (const auto& file : files) RETURN_IF_ERROR(file->Close());
+  // What is in the way is moved aside, so that it can be put back.
+  struct Replaced {
+    WholeFile* file;
+    std::string old;  // Empty where there was nothing.
+  };
+  std::vector<Replaced> replaced;
+  absl::Status status;
+  for (const auto& file : files) {
+    const char* const path = file->path_.c_str();
+    struct stat there;
+    std::string old;
+    if (lstat(path, &there) == 0) {
+      if (S_ISDIR(there.st_mode)) {
+        errno = EISDIR;
+        status = FileError(file->path_, "cannot rename into");
+        break;
+      }
+      old = file->temporary_ + ".old";
+      if (rename(path, old.c_str()) != 0) {
+        status = FileError(file->path_, "cannot replace");
+        break;
+      }
+    }
+    replaced.push_back({file.get(), std::move(old)});
+    if (rename(file->temporary_.c_str(), path) != 0) {
+      status = FileError(file->path_, "cannot rename into");
+      break;
+    }
+  }
+  for (const Replaced& r : replaced) {
+    if (status.ok()) {
+      r.file->temporary_.clear();
+      if (!r.old.empty()) unlink(r.old.c_str());
+    } else if (!r.old.empty()) {
+      rename(r.old.c_str(), r.file->path_.c_str());
+    } else {
+      unlink(r.file->path_.c_str());
+    }
+  }
+  return status;
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {

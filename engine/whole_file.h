@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 
 namespace epsim {
 
@@ -26,11 +27,16 @@ class WholeFile {
 
   // Flushes to disk and renames into place.
   absl::Status Commit();
+  // Commits all of `files` or, where that fails, none: what was there before is there again.
+  static absl::Status CommitAll(absl::Span<const std::unique_ptr<WholeFile>> files);
 
  private:
+  // Flushes to disk and closes the temporary file, which stays.  REQUIRES: not closed yet.
+  absl::Status Close();
+
   WholeFile(std::string path, std::string temporary, std::FILE* file);
   std::string path_, temporary_;
-  std::FILE* file_;
+  std::FILE* file_;  // Null once closed.
   absl::Status status_;
 };
 

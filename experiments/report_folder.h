@@ -1,5 +1,8 @@
+// The folder of a report and its files.  The report appears as a whole or not at all; an older one in the same place is
+// replaced as a whole.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,21 +13,26 @@
 
 namespace epsim {
 
-// The folder of a report and its files, all of which appear when Commit() is called, or none.  A folder that Open()
-// made goes away with the object unless the report is complete.
+// Unless Commit() succeeds, the destructor leaves what was there before: the folders that Open() made go away with the
+// object, where nobody else has put anything in them.
 class ReportFolder {
  public:
   explicit ReportFolder(std::string path);
   ~ReportFolder();
+  ReportFolder(const ReportFolder&) = delete;
+  ReportFolder& operator=(const ReportFolder&) = delete;
 
+  // Makes the folder, and those above it, where there is none.
   absl::Status Open();
-  // The file stays the folder's.
+  // The file stays the folder's.  Fails if a folder lies in its place.
   absl::StatusOr<WholeFile*> Create(const char* name);
+  // Brings all files into place or, where that fails, none.
   absl::Status Commit();
 
  private:
-  const std::string path_;
-  bool made_ = false, complete_ = false;
+  const std::filesystem::path path_;
+  std::vector<std::filesystem::path> made_;  // By Open(), the topmost first.
+  bool complete_ = false;
   std::vector<std::unique_ptr<WholeFile>> files_;
 };
 

@@ -13,9 +13,9 @@
 namespace epsim {
 
 struct RunOptions {
-  std::string out;  // Folder for the report's files, made if need be; empty: none are written.
+  std::string out = {};  // Folder for the report's files, made if need be; empty: none are written.
   int threads = 0;  // 0: one per core.  The report does not depend on it.
-  StopToken stop;
+  StopToken stop = {};
   std::string progress_label = "replay";
 };
 

@@ -22,8 +22,15 @@ absl::Status Disagree(const ModelSpec& model, const char* field, uint32_t value,
       absl::StrCat("model \"", model.name(), "\": ", field, " is ", value, "; ", problem));
 }
 
-// Keeps products of three sizes within 64 bits.
-constexpr uint32_t kLargest = 1 << 20;
+// Far above any model, and low enough that bytes and operations of a layer stay far within 64 bits.
+uint32_t Largest(const std::string& field) {
+  if (field == "layers" || field == "moe_layers" || field == "mtp_layers") return 1 << 10;
+  for (const char* wide :
+       {"dense_intermediate", "moe_intermediate", "shared_intermediate", "local_window", "vocabulary"}) {
+    if (field == wide) return 1 << 20;
+  }
+  return 1 << 16;
+}
 
 // Every number of `message`, a part of `model`.
 absl::Status ValidateSizes(const ModelSpec& model, const google::protobuf::Message& message) {
@@ -33,10 +40,11 @@ absl::Status ValidateSizes(const ModelSpec& model, const google::protobuf::Messa
   for (const google::protobuf::FieldDescriptor* field : fields) {
     if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
       RETURN_IF_ERROR(ValidateSizes(model, reflection.GetMessage(message, field)));
-    } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_UINT32 &&
-               reflection.GetUInt32(message, field) > kLargest) {
-      return Disagree(model, field->name().c_str(), reflection.GetUInt32(message, field),
-                      absl::StrCat("the largest is ", kLargest));
+    } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_UINT32) {
+      const uint32_t value = reflection.GetUInt32(message, field), largest = Largest(field->name());
+      if (value > largest) {
+        return Disagree(model, field->name().c_str(), value, absl::StrCat("the largest is ", largest));
+      }
     }
   }
   return absl::OkStatus();

@@ -20,6 +20,14 @@ constexpr int kMostRanks = 4096;
 
 absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
 
+// `parsed`, an error if it is not from `least` to `most`.
+template <typename Quantity>
+absl::StatusOr<Quantity> Within(absl::StatusOr<Quantity> parsed, std::string_view text, Quantity least, Quantity most,
+                                const char* range) {
+  if (!parsed.ok() || (*parsed >= least && *parsed <= most)) return parsed;
+  return absl::InvalidArgumentError(absl::StrCat("\"", View(text), "\" is not from ", range));
+}
+
 struct Port {
   LinkClass link_class;
   BytesPerSecond bandwidth;
@@ -38,8 +46,9 @@ auto Required(std::string_view field, const std::string& value, Parse parse) -> 
 absl::StatusOr<Port> PortFrom(const PortSpec& spec, LinkClass link_class) {
   const std::string name(Name(link_class));
   ASSIGN_OR_RETURN(const BytesPerSecond bandwidth,
-                   Required(absl::StrCat(name, ".bandwidth"), spec.bandwidth(), ParseBandwidth));
-  ASSIGN_OR_RETURN(const Duration latency, Required(absl::StrCat(name, ".latency"), spec.latency(), ParseDuration));
+                   Required(absl::StrCat(name, ".bandwidth"), spec.bandwidth(), ParseHardwareBandwidth));
+  ASSIGN_OR_RETURN(const Duration latency,
+                   Required(absl::StrCat(name, ".latency"), spec.latency(), ParseHardwareLatency));
   return Port{link_class, bandwidth, latency};
 }
 
@@ -48,10 +57,10 @@ absl::Status CheckGpu(const GpuSpec& gpu) {
   if (memory == Bytes(0)) {
     return absl::InvalidArgumentError(absl::StrCat("gpu.memory: \"", gpu.memory(), "\" is not positive"));
   }
-  RETURN_IF_ERROR(Required("gpu.memory_bandwidth", gpu.memory_bandwidth(), ParseBandwidth).status());
-  if (!gpu.bf16().empty()) RETURN_IF_ERROR(Required("gpu.bf16", gpu.bf16(), ParseComputeRate).status());
-  if (!gpu.fp8().empty()) RETURN_IF_ERROR(Required("gpu.fp8", gpu.fp8(), ParseComputeRate).status());
-  if (!gpu.fp4().empty()) RETURN_IF_ERROR(Required("gpu.fp4", gpu.fp4(), ParseComputeRate).status());
+  RETURN_IF_ERROR(Required("gpu.memory_bandwidth", gpu.memory_bandwidth(), ParseHardwareBandwidth).status());
+  if (!gpu.bf16().empty()) RETURN_IF_ERROR(Required("gpu.bf16", gpu.bf16(), ParseHardwareComputeRate).status());
+  if (!gpu.fp8().empty()) RETURN_IF_ERROR(Required("gpu.fp8", gpu.fp8(), ParseHardwareComputeRate).status());
+  if (!gpu.fp4().empty()) RETURN_IF_ERROR(Required("gpu.fp4", gpu.fp4(), ParseHardwareComputeRate).status());
   return absl::OkStatus();
 }
 
@@ -73,6 +82,19 @@ std::string_view Name(LinkClass link_class) {
       return "nic";
   }
   return "";
+}
+
+absl::StatusOr<BytesPerSecond> ParseHardwareBandwidth(std::string_view text) {
+  constexpr BytesPerSecond kLeast(1'000'000), kMost(1'000'000'000'000'000'000);
+  return Within(ParseBandwidth(text), text, kLeast, kMost, "1 MB/s to 1 EB/s");
+}
+
+absl::StatusOr<FlopsPerSecond> ParseHardwareComputeRate(std::string_view text) {
+  return Within(ParseComputeRate(text), text, FlopsPerSecond(1e9), FlopsPerSecond(1e24), "1 GFLOP/s to 1e9 PFLOP/s");
+}
+
+absl::StatusOr<Duration> ParseHardwareLatency(std::string_view text) {
+  return Within<Duration>(ParseDuration(text), text, Duration(0), std::chrono::seconds(1), "0 to 1 s");
 }
 
 absl::StatusOr<Cluster> Cluster::Create(const PlatformSpec& platform, int ranks) {

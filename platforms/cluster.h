@@ -35,9 +35,9 @@ struct Route {
 
 class Cluster {
  public:
-  // Ranks 0..ranks-1 fill nodes of `platform.gpus_per_node` in order.  Fails on a missing or non-positive quantity, on
-  // several nodes without a NIC, and on ranks that do not fill their nodes evenly (more than one node, the last partly
-  // used): the error says which counts would fit.
+  // Ranks 0..ranks-1 fill nodes of `platform.gpus_per_node` in order.  Fails on a quantity that is missing or that no
+  // hardware has, on several nodes without a NIC, and on ranks that do not fill their nodes evenly (more than one node,
+  // the last partly used): the error says which counts would fit.
   static absl::StatusOr<Cluster> Create(const PlatformSpec& platform, int ranks);
 
   const PlatformSpec& platform() const { return platform_; }
@@ -56,6 +56,12 @@ class Cluster {
   std::vector<Link> route_links_;  // [ranks, ranks, 2]
   Duration node_latency_{}, network_latency_{};
 };
+
+// Quantities of hardware, as engine/unit_text.h, refused where no hardware has them: 1 MB/s to 1 EB/s, 1 GFLOP/s to
+// 1e9 PFLOP/s, latencies of at most 1 s.
+absl::StatusOr<BytesPerSecond> ParseHardwareBandwidth(std::string_view text);
+absl::StatusOr<FlopsPerSecond> ParseHardwareComputeRate(std::string_view text);
+absl::StatusOr<Duration> ParseHardwareLatency(std::string_view text);
 
 // The platforms that ship.
 absl::Span<const CatalogueFile> PlatformCatalogue();

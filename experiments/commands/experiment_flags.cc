@@ -1,5 +1,7 @@
 #include "experiments/commands/experiment_flags.h"
 
+#include "experiments/commands/seed_flag.h"
+
 namespace epsim {
 
 void AddExperimentFlags(CLI::App* command, ExperimentRequest* request) {
@@ -10,8 +12,7 @@ void AddExperimentFlags(CLI::App* command, ExperimentRequest* request) {
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
-  command->add_option_function<uint64_t>(
-      "--seed", [request](uint64_t seed) { request->seed = seed; }, "seed, instead of the experiment's");
+  AddSeedFlag(command, &request->seed, "seed, instead of the experiment's");
 }
 
 void AddRunFlags(CLI::App* command, RunOptions* options) {

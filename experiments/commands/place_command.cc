@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "engine/status_macros.h"
 #include "engine/whole_file.h"
 #include "experiments/commands/commands.h"
+#include "experiments/commands/seed_flag.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
 #include "nlohmann/json.hpp"
@@ -30,7 +32,7 @@ using Json = nlohmann::json;
 struct PlaceOptions {
   std::string policy, load;
   int slots = 0, groups = 1, nodes = 1, ranks = 0;
-  uint64_t seed = 1;
+  std::optional<uint64_t> seed;
   bool json = false;  // What it prints is JSON anyway.
 };
 
@@ -168,16 +170,17 @@ absl::StatusOr<Placement> Place(const PlaceOptions& options) {
     }
     tokens.push_back(static_cast<int64_t>(weight));
   }
-  RandomStream random(options.seed, "placement");
+  RandomStream random(options.seed.value_or(1), "placement");
   PlacementRequest request;
   request.window = {.rows = 1, .layers = load.layers, .experts = load.experts, .tokens = tokens};
   request.random = &random;
   return policy->Place(request);
 }
 
-Json ToJson(const Placement& placement) {
+absl::StatusOr<Json> ToJson(const Placement& placement, const StopToken& stop) {
   Json phy2log = Json::array(), log2phy = Json::array(), logcnt = Json::array();
   for (int layer = 0; layer < placement.shape().layers; ++layer) {
+    RETURN_IF_ERROR(stop.Check());
     Json experts = Json::array(), slots = Json::array(), counts = Json::array();
     for (LogicalExpert expert : placement.experts_of_slots(Layer(layer))) experts.push_back(Index(expert));
     for (int expert = 0; expert < placement.shape().experts; ++expert) {
@@ -190,13 +193,13 @@ Json ToJson(const Placement& placement) {
     log2phy.push_back(std::move(slots));
     logcnt.push_back(std::move(counts));
   }
-  return {{"phy2log", std::move(phy2log)}, {"log2phy", std::move(log2phy)}, {"logcnt", std::move(logcnt)}};
+  return Json{{"phy2log", std::move(phy2log)}, {"log2phy", std::move(log2phy)}, {"logcnt", std::move(logcnt)}};
 }
 
-absl::Status RunPlace(const PlaceOptions& options) {
+absl::Status RunPlace(const PlaceOptions& options, const StopToken& stop) {
   ASSIGN_OR_RETURN(const Placement placement, Place(options));
-  std::cout << ToJson(placement).dump() << '\n';
-  if (!std::cout.flush()) return absl::UnavailableError("stdout: cannot write");
+  ASSIGN_OR_RETURN(const Json json, ToJson(placement, stop));
+  std::cout << json.dump() << '\n';
   return absl::OkStatus();
 }
 
@@ -212,9 +215,11 @@ void AddPlaceCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--ranks", options->ranks, "Expert-parallel ranks (GPUs)")->required();
   command->add_option("--groups", options->groups, "Expert groups of the model's router")->capture_default_str();
   command->add_option("--nodes", options->nodes, "NVLink domains")->capture_default_str();
-  command->add_option("--seed", options->seed, "Seed of policies that draw at random")->capture_default_str();
+  AddSeedFlag(command, &options->seed, "Seed of policies that draw at random; 1 if not given");
   command->add_flag("--json", options->json, "Print JSON, as this command always does");
-  command->callback([options, &invocation] { invocation.action = [options] { return RunPlace(*options); }; });
+  command->callback([options, &invocation] {
+    invocation.action = [options, stop = invocation.stop] { return RunPlace(*options, stop); };
+  });
 }
 
 }  // namespace epsim

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 #include "engine/text_proto.h"
 #include "engine/whole_file.h"
 #include "experiments/commands/commands.h"
+#include "experiments/commands/seed_flag.h"
 #include "google/protobuf/descriptor.h"
 #include "nlohmann/json.hpp"
 #include "traces/format/trace_reader.h"
@@ -78,6 +80,10 @@ void AddOut(CLI::App& command, std::string& out) {
 }
 void AddRaw(CLI::App& command, bool& raw) {
   command.add_flag("--raw", raw, "Do not compress (a replay then uses the file where it lies)");
+}
+template <typename Number>
+CLI::Validator Positive() {
+  return CLI::Range(Number{1}, std::numeric_limits<Number>::max());
 }
 void AddJson(CLI::App& command, bool& json) { command.add_flag("--json", json, "Print facts as JSON"); }
 
@@ -374,19 +380,19 @@ void AddSynth(CLI::App& trace, Invocation& invocation) {
   AddOut(*command, flags->out);
   command->add_option("--config-out", flags->config_out, "Also write the parameters, for --config")->type_name("FILE");
   CLI::Option* requests =
-      command->add_option("--requests", flags->requests, "How many requests")->check(CLI::PositiveNumber);
-  CLI::Option* steps = command->add_option("--steps", flags->steps, "How many steps")->check(CLI::PositiveNumber);
+      command->add_option("--requests", flags->requests, "How many requests")->check(Positive<uint32_t>());
+  CLI::Option* steps = command->add_option("--steps", flags->steps, "How many steps")->check(Positive<uint32_t>());
   command->add_option("--tokens", flags->tokens, "About how many tokens, in whole requests or steps")
-      ->check(CLI::PositiveNumber)
+      ->check(Positive<int64_t>())
       ->excludes(requests)
       ->excludes(steps);
-  command->add_option("--seed", flags->seed, "Of all random draws; 1 if not given");
+  AddSeedFlag(command, &flags->seed, "Of all random draws; 1 if not given");
   command->add_option("--domains", flags->fit.domains, "--like: at most this many kinds of requests")
-      ->check(CLI::PositiveNumber)
+      ->check(Positive<int>())
       ->capture_default_str();
   command->add_option("--model", flags->shape.model, "--preset: name of the model")->capture_default_str();
   const auto shape = [command](const char* name, int& value, const char* doc) {
-    command->add_option(name, value, doc)->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option(name, value, doc)->check(Positive<int>())->capture_default_str();
   };
   shape("--layers", flags->shape.layers, "--preset: MoE layers");
   shape("--experts", flags->shape.experts, "--preset: experts in a layer, a multiple of --ranks");

@@ -25,8 +25,8 @@ struct Cost {
   CostSource source = CostSource::kRoofline;
 };
 
-// Every method gives the time of all kernels of that stage in one layer on one GPU; zero tokens cost what the stage's
-// kernels cost when launched empty.
+// Every method gives the time of all kernels of that stage in one layer on one GPU, at most kLongestStep; zero tokens
+// cost what the stage's kernels cost when launched empty.
 class CostModel {
  public:
   virtual ~CostModel() = default;

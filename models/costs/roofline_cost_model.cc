@@ -121,7 +121,7 @@ class RooflineCostModel final : public CostModel {
 
  private:
   static Cost Roofline(double picoseconds) {
-    return {.time = RoundUpPicoseconds(picoseconds), .source = CostSource::kRoofline};
+    return {.time = RoundUpWithinStep(picoseconds), .source = CostSource::kRoofline};
   }
 
   const ModelSpec model_;

@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/status_macros.h"
-#include "engine/unit_text.h"
 #include "models/costs/number_type.h"
+#include "platforms/cluster.h"
 
 namespace epsim {
 namespace {
@@ -21,14 +21,17 @@ constexpr uint32_t kTileTokens = 64;
 constexpr char kGroupedGemmFloor[] = "10 us";
 constexpr char kMlaDecodeFloor[] = "15 us";
 
+// A kernel that reaches less of a GPU is not limited by its memory or tensor cores.
+constexpr double kLeastEfficiency = 0.001;
+
 absl::Status CheckEfficiency(const char* field, double value) {
-  if (value > 0 && value <= 1) return absl::OkStatus();
+  if (value >= kLeastEfficiency && value <= 1) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("roofline.", field, " is ", value, "; it must be above 0 and at most 1"));
+      absl::StrCat("roofline.", field, " is ", value, "; it must be from ", kLeastEfficiency, " to 1"));
 }
 
 absl::StatusOr<double> FloorPicoseconds(const char* field, const std::string& text) {
-  const absl::StatusOr<Duration> floor = ParseDuration(text);
+  const absl::StatusOr<Duration> floor = ParseHardwareLatency(text);
   if (floor.ok()) return static_cast<double>(floor->count());
   return absl::InvalidArgumentError(absl::StrCat("roofline.", field, ": ", floor.status().message()));
 }
@@ -36,7 +39,7 @@ absl::StatusOr<double> FloorPicoseconds(const char* field, const std::string& te
 // Picoseconds per operation; 0 where the GPU has no such units.
 absl::StatusOr<double> PerOperation(const GpuSpec& gpu, const char* field, const std::string& peak, double efficiency) {
   if (peak.empty()) return 0.0;
-  const absl::StatusOr<FlopsPerSecond> rate = ParseComputeRate(peak);
+  const absl::StatusOr<FlopsPerSecond> rate = ParseHardwareComputeRate(peak);
   if (!rate.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("gpu \"", gpu.name(), "\": ", field, ": ", rate.status().message()));
   }
@@ -67,6 +70,9 @@ absl::StatusOr<RooflineConfig> CompleteRooflineConfig(const RooflineConfig& conf
     return absl::InvalidArgumentError(
         absl::StrCat("roofline.tile_tokens is ", tile, "; it must be a power of two up to 1024"));
   }
+  RETURN_IF_ERROR(FloorPicoseconds("kernel_floor", complete.kernel_floor()).status());
+  RETURN_IF_ERROR(FloorPicoseconds("grouped_gemm_floor", complete.grouped_gemm_floor()).status());
+  RETURN_IF_ERROR(FloorPicoseconds("mla_decode_floor", complete.mla_decode_floor()).status());
   return complete;
 }
 
@@ -79,7 +85,7 @@ absl::StatusOr<GpuRates> MakeGpuRates(const RooflineConfig& config, const GpuSpe
   ASSIGN_OR_RETURN(rates.grouped_gemm_ps, FloorPicoseconds("grouped_gemm_floor", complete.grouped_gemm_floor()));
   ASSIGN_OR_RETURN(rates.mla_decode_ps, FloorPicoseconds("mla_decode_floor", complete.mla_decode_floor()));
 
-  const absl::StatusOr<BytesPerSecond> bandwidth = ParseBandwidth(gpu.memory_bandwidth());
+  const absl::StatusOr<BytesPerSecond> bandwidth = ParseHardwareBandwidth(gpu.memory_bandwidth());
   if (!bandwidth.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("gpu \"", gpu.name(), "\": memory_bandwidth: ", bandwidth.status().message()));

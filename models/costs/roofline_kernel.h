@@ -22,8 +22,8 @@ struct GpuRates {
   double PerFlop(NumberType compute) const;
 };
 
-// `config` with its defaults where a field is 0 or empty.  Fails on values that no GPU has: an efficiency outside (0,
-// 1], a tile that is no power of two.
+// `config` with its defaults where a field is 0 or empty.  Fails on values that no GPU has: an efficiency outside
+// [0.001, 1], a tile that is no power of two, a floor above 1 s.
 absl::StatusOr<RooflineConfig> CompleteRooflineConfig(const RooflineConfig& config);
 
 // Peaks times efficiencies.  Fails as CompleteRooflineConfig does, and on a GPU without bandwidth or bf16 peak.

@@ -6,6 +6,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 
 namespace epsim {
@@ -32,6 +33,23 @@ class Workers {
   tbb::task_arena arena_;
 };
 
+// With kLongestStep for each of the three stages of an exchange, in each of the most layers that a model may have, a
+// step that starts before this ends well before the end of time.
+constexpr auto kLongestRun = std::chrono::hours(24 * 30);
+
+absl::Status CheckStepTime(const StepBatch& batch, SimTime start, SimTime now) {
+  if (now - start >= kLongestStep) {
+    return absl::OutOfRangeError(absl::StrCat("step ", batch.index, ", of ", batch.tokens, " tokens, takes ",
+                                              kLongestStep / std::chrono::seconds(1),
+                                              " s of simulated time or more; no longer step is simulated"));
+  }
+  if (now - SimTime{} >= kLongestRun) {
+    return absl::OutOfRangeError(
+        absl::StrCat("step ", batch.index, " passes 30 days of simulated time, the longest run"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
@@ -48,6 +66,7 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
     ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(context.queue->now()));
     if (batch == nullptr) return absl::OkStatus();
     workers.ForEach(layers, [&](int layer) {
+      if (options.stop.stop_requested()) return;
       routing.Count(*batch, Layer(layer), &routed[layer]);
       const absl::Span<const int32_t> tokens = routed[layer].tokens_per_slot;
       for (int rank = 0; rank < shape.ranks; ++rank) {
@@ -57,9 +76,14 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
         expert_time[i] = expert_costs[i].time;
       }
     });
+    RETURN_IF_ERROR(options.stop.Check());
     const SimTime start = context.queue->now();
     pass.Begin(*batch, routed, expert_costs);
-    while (!pass.done()) context.queue->Step();
+    while (!pass.done()) {
+      RETURN_IF_ERROR(options.stop.Check());
+      context.queue->Step();
+      RETURN_IF_ERROR(CheckStepTime(*batch, start, context.queue->now()));
+    }
     const StepRecord record{
         .start = start, .finish = context.queue->now(), .batch = batch, .layers = routed, .expert_time = expert_time};
     for (Observer* observer : context.observers) observer->OnStepEnd(record);
@@ -94,11 +118,13 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
     if (load.steps % load.window.steps_per_row == 0) load.tokens.resize(load.tokens.size() + row_size);
     int64_t* row = load.tokens.data() + load.tokens.size() - row_size;
     workers.ForEach(layers, [&](int layer) {
+      if (options.stop.stop_requested()) return;
       routing->Count(whole, Layer(layer), &routed[layer]);
       for (int expert = 0; expert < experts; ++expert) {
         row[static_cast<size_t>(layer) * experts + expert] += routed[layer].tokens_per_slot[expert];
       }
     });
+    RETURN_IF_ERROR(options.stop.Check());
     if (options.progress != nullptr) options.progress->Set(load.steps);
   }
   load.window.rows = static_cast<int>(load.tokens.size() / row_size);

@@ -8,8 +8,8 @@
 #include "absl/status/status.h"
 #include "engine/progress.h"
 #include "engine/stop_token.h"
-#include "models/simulation/forward_pass.h"
 #include "models/routing/token_routing.h"
+#include "models/simulation/forward_pass.h"
 #include "policies/placement/placement.h"
 #include "policies/placement/placement_policy.h"
 #include "traces/workload/step_source.h"
@@ -22,7 +22,8 @@ struct SimulationOptions {
   Progress* progress = nullptr;  // May be null.
 };
 
-// Runs every remaining step of `source`.  The batches must have the model's MoE layers.
+// Runs every remaining step of `source`.  The batches must have the model's MoE layers.  Fails on a step that takes
+// kLongestStep or longer and on a run of 30 days.
 absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
                       StepSource& source, const SimulationOptions& options);
 

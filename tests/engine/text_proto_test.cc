@@ -181,7 +181,7 @@ TEST_F(SetFieldTest, MergesMessages) {
 
 TEST_F(SetFieldTest, UnknownNamesListWhatThereIs) {
   EXPECT_THAT(Error("port.speed=1"), HasSubstr("no field \"speed\" in \"port\"; it has bandwidth, latency"));
-  EXPECT_THAT(Error("rank=1"), HasSubstr("no field \"rank\" in the experiment; it has name, ranks, port"));
+  EXPECT_THAT(Error("rank=1"), HasSubstr("no field \"rank\" in Outing; it has name, ranks, port"));
   EXPECT_THAT(Error("placement.policy=epbl"), HasSubstr("no policy \"epbl\"; there are contiguous, eplb, external"));
   EXPECT_THAT(Error("=1"), HasSubstr("no field \"\""));
 }

@@ -122,6 +122,7 @@ TEST(UnitTextTest, RangesAreChecked) {
   EXPECT_THAT(Error(ParseBytes("1.5 B")), HasSubstr("whole bytes"));
   EXPECT_THAT(Error(ParseBandwidth("0 GB/s")), HasSubstr("out of range for a bandwidth"));
   EXPECT_THAT(Error(ParseComputeRate("0 TFLOP/s")), HasSubstr("out of range for a compute rate"));
+  EXPECT_THAT(Error(ParseComputeRate("1e300 PFLOP/s")), HasSubstr("out of range for a compute rate"));  // No double.
 }
 
 TEST(UnitTextTest, CheckUnitTextAsksForTheDimension) {

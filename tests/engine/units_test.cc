@@ -29,6 +29,15 @@ TEST(UnitsTest, CostsAreRoundedUpWhereTheyBecomeTime) {
   EXPECT_EQ(RoundUpSeconds(1.5e-6), Duration(1'500'000));
 }
 
+// 10 minutes are 6e14 ps.
+TEST(UnitsTest, TimesWithinAStepAreCutOffAtTheLongest) {
+  EXPECT_EQ(RoundUpWithinStep(41.001), Duration(42));
+  EXPECT_EQ(RoundUpWithinStep(599'999'999'999'999.0), Duration(599'999'999'999'999));
+  EXPECT_EQ(RoundUpWithinStep(600'000'000'000'001.0), Duration(600'000'000'000'000));
+  EXPECT_EQ(RoundUpWithinStep(1e300), kLongestStep);
+  EXPECT_EQ(kLongestStep, Duration(600'000'000'000'000));
+}
+
 TEST(UnitsTest, BytesAddAndScale) {
   Bytes sum = Bytes(3) + Bytes(4) * 5 - Bytes(1);
   sum += Bytes(8);
@@ -46,6 +55,14 @@ TEST(UnitsDeathTest, ACostIsANonNegativeNumber) {
   EXPECT_DEATH(RoundUpPicoseconds(-0.5), "picoseconds >= 0");
   EXPECT_DEATH(RoundUpPicoseconds(std::nan("")), "picoseconds >= 0");
   EXPECT_DEATH(RoundUpPicoseconds(1e19), "picoseconds < 9.2e18");
+  EXPECT_DEATH(RoundUpWithinStep(-0.5), "picoseconds >= 0");
+  EXPECT_DEATH(RoundUpWithinStep(std::nan("")), "picoseconds >= 0");
+}
+
+// 1e7 bytes at one a second are 1e19 ps, beyond 2^63.
+TEST(UnitsDeathTest, ATransferTimeFitsTheClock) {
+  EXPECT_DEATH(Bytes(10'000'000) / BytesPerSecond(1), "max");
+  EXPECT_DEATH(Bytes(1) / BytesPerSecond(0), "rate.count\\(\\) > 0");
 }
 
 }  // namespace

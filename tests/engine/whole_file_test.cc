@@ -19,6 +19,7 @@ namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
 
 class WholeFileTest : public ::testing::Test {
  protected:
@@ -96,6 +97,39 @@ TEST_F(WholeFileTest, TwoWritersOfOneNameDoNotMix) {
   ASSERT_TRUE((*second)->Commit().ok());
   ASSERT_TRUE((*first)->Commit().ok());
   EXPECT_EQ(Text("a"), "first");
+}
+
+std::vector<std::unique_ptr<WholeFile>> NewFiles(const std::string& folder, std::initializer_list<const char*> names) {
+  std::vector<std::unique_ptr<WholeFile>> files;
+  for (const char* name : names) {
+    auto file = WholeFile::Create(folder + "/" + name);
+    EXPECT_TRUE(file.ok()) << file.status();
+    (*file)->Write(std::string("new ") + name);
+    files.push_back(*std::move(file));
+  }
+  return files;
+}
+
+TEST_F(WholeFileTest, FilesAreCommittedTogether) {
+  std::ofstream(folder_ + "/b") << "old b";
+  ASSERT_TRUE(WholeFile::CommitAll(NewFiles(folder_, {"a", "b"})).ok());
+  EXPECT_THAT(Entries(), UnorderedElementsAre("a", "b"));
+  EXPECT_EQ(Text("a"), "new a");
+  EXPECT_EQ(Text("b"), "new b");
+}
+
+// One of the names is a folder's, whichever comes first: the old files stay, the new ones leave no trace.
+TEST_F(WholeFileTest, OneFileThatCannotBeCommittedKeepsAllOut) {
+  std::ofstream(folder_ + "/a") << "old a";
+  std::ofstream(folder_ + "/d") << "old d";
+  fs::create_directory(folder_ + "/c");
+  for (const auto& names : {std::initializer_list<const char*>{"a", "b", "c", "d"}, {"c", "a", "b", "d"}}) {
+    const absl::Status status = WholeFile::CommitAll(NewFiles(folder_, names));
+    EXPECT_EQ(std::string(status.message()), folder_ + "/c: cannot rename into: Is a directory");
+    EXPECT_THAT(Entries(), UnorderedElementsAre("a", "c", "d"));
+    EXPECT_EQ(Text("a"), "old a");
+    EXPECT_EQ(Text("d"), "old d");
+  }
 }
 
 TEST_F(WholeFileTest, ErrorsNameThePath) {

@@ -55,7 +55,6 @@ DrawnTrace Draw(const DrawRules& rules) {
     const size_t prefill = Between(0, rules.most_prefill, random);
     for (size_t t = 0; t < part.size(); ++t) {
       DrawnToken& token = part[t];
-      token.prefill = t < prefill;
       token.source = static_cast<uint16_t>(Between(0, rules.sources, random) % rules.sources);
       do {
         for (int layer = 0; layer < kLayers; ++layer) {
@@ -68,11 +67,9 @@ DrawnTrace Draw(const DrawRules& rules) {
         }
       } while (!taken.insert(token.ids).second);
     }
-    if (rules.ordered) {
-      std::stable_sort(part.begin(), part.end(),
-                       [](const DrawnToken& a, const DrawnToken& b) { return a.source < b.source; });
-      for (size_t t = 0; t < part.size(); ++t) part[t].prefill = t < prefill;
-    }
+    std::stable_sort(part.begin(), part.end(),
+                     [](const DrawnToken& a, const DrawnToken& b) { return a.source < b.source; });
+    for (size_t t = 0; t < part.size(); ++t) part[t].prefill = t < prefill;
   }
   return trace;
 }
@@ -105,8 +102,11 @@ void WriteRequests(const DrawnTrace& requests, const std::string& path, const Tr
       index.push_back(static_cast<uint32_t>(request));
       phase.push_back(token.prefill ? PREFILL : DECODE);
     }
-    const absl::Status status =
-        writer->AppendRequest(info, ids, {.position = position, .request_index = index, .phase = phase});
+    TokenColumns columns;
+    columns.position = position;
+    columns.request_index = index;
+    columns.phase = phase;
+    const absl::Status status = writer->AppendRequest(info, ids, columns);
     ASSERT_TRUE(status.ok()) << status;
   }
   ASSERT_TRUE(writer->Finish().ok());
@@ -123,8 +123,11 @@ void WriteSteps(const DrawnTrace& steps, int source_ranks, const std::string& pa
     for (const DrawnToken& token : step) source.push_back(token.source);
     const std::vector<uint32_t> position(step.size(), 500);
     const std::vector<uint8_t> phase(step.size(), DECODE);
-    const absl::Status status =
-        writer->AppendStep({}, ids, {.position = position, .phase = phase, .source_rank = source});
+    TokenColumns columns;
+    columns.position = position;
+    columns.phase = phase;
+    columns.source_rank = source;
+    const absl::Status status = writer->AppendStep({}, ids, columns);
     ASSERT_TRUE(status.ok()) << status;
   }
   ASSERT_TRUE(writer->Finish().ok());

@@ -24,14 +24,13 @@ struct DrawRules {
   int least_tokens = 2, most_tokens = 30;
   int most_prefill = 0;  // A request's first tokens are prefill: 0 to this many.
   int sources = 8;
-  bool ordered = true;  // Tokens of a step lie in the order of their source ranks.
   bool ragged = false;  // An id is dropped with probability 0.3, so that a token may have none at all.
   double skew = 4;      // The hottest expert of a layer is as many times as likely as its coldest.
   uint64_t seed = 1;
 };
 
 // No two tokens have the same ids.  Layer 0 is hottest at expert 0, layer 1 at expert 11; rank 0 is the source of a
-// token twice as often as another.
+// token twice as often as another.  The tokens of a part lie in the order of their sources.
 DrawnTrace Draw(const DrawRules& rules);
 
 // Tokens per expert.  [layers, experts]

@@ -52,7 +52,5 @@ TEST(Series, RatioIsOfTheSums) {
   EXPECT_DOUBLE_EQ(interval->high, 5);
 }
 
-bool operator==(const Interval& a, const Interval& b) { return a.low == b.low && a.high == b.high; }
-
 }  // namespace
 }  // namespace epsim

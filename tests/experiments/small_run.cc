@@ -78,7 +78,11 @@ std::string SmallRun::WriteTrace(const std::string& name, int requests, int toke
     std::vector<uint32_t> position(tokens), index(tokens, request);
     for (int t = 0; t < tokens; ++t) position[t] = 100 + t;
     const std::vector<uint8_t> phase(tokens, DECODE);
-    EXPECT_TRUE(writer->AppendRequest(info, ids, {.position = position, .request_index = index, .phase = phase}).ok());
+    TokenColumns columns;
+    columns.position = position;
+    columns.request_index = index;
+    columns.phase = phase;
+    EXPECT_TRUE(writer->AppendRequest(info, ids, columns).ok());
   }
   EXPECT_TRUE(writer->Finish().ok());
   return path;

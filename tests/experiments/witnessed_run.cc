@@ -83,7 +83,6 @@ absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
   Assembly& parts = *run.parts;
   ASSIGN_OR_RETURN(run.trace,
                    TraceReader::OpenRaw(resolved.trace_path, std::filesystem::temp_directory_path().string(), {}));
-  RETURN_IF_ERROR(CheckTraceFitsModel(*run.trace, resolved.model()));
   const auto new_source = [&] {
     return NewStepSource(experiment.workload(), *run.trace, parts.shape.ranks, experiment.seed());
   };

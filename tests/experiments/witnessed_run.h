@@ -22,12 +22,12 @@ struct SeenStage {
 struct SeenStep {
   int64_t index = 0;
   SimTime start, finish;
-  std::vector<int32_t> rank_begin;             // [ranks + 1]
-  std::vector<RoutedLayer> layers;             // [MoE layers]
-  std::vector<std::vector<int32_t>> rows;      // [tokens], the ids of all layers, -1 where there is none.
-  std::vector<SeenStage> stages;               // In the order they were told.
+  std::vector<int32_t> rank_begin;              // [ranks + 1]
+  std::vector<RoutedLayer> layers;              // [MoE layers]
+  std::vector<std::vector<int32_t>> rows;       // [tokens], the ids of all layers, -1 where there is none.
+  std::vector<SeenStage> stages;                // In the order they were told.
   std::vector<std::vector<int64_t>> exchanges;  // [started], bytes [ranks, ranks].
-  std::vector<int64_t> bytes_on_link;          // [links], since the start of the run.
+  std::vector<int64_t> bytes_on_link;           // [links], since the start of the run.
 
   int tokens_of(int rank) const { return rank_begin[rank + 1] - rank_begin[rank]; }
 };

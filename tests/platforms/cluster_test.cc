@@ -149,6 +149,29 @@ TEST(ClusterTest, MissingAndImpossibleQuantitiesAreNamed) {
   EXPECT_THAT(Error(platform, 1), HasSubstr("neither nvlink nor pcie"));
 }
 
+TEST(ClusterTest, QuantitiesThatNoHardwareHasAreNamedWithTheRange) {
+  EXPECT_EQ(Error(Platform("gpu.memory_bandwidth=1 B/s"), 1),
+            "platform \"G\": gpu.memory_bandwidth: \"1 B/s\" is not from 1 MB/s to 1 EB/s");
+  EXPECT_EQ(Error(Platform("nvlink.bandwidth=999999 B/s"), 1),
+            "platform \"G\": nvlink.bandwidth: \"999999 B/s\" is not from 1 MB/s to 1 EB/s");
+  EXPECT_EQ(Error(Platform("nic.bandwidth=1000001 TB/s"), 1),
+            "platform \"G\": nic.bandwidth: \"1000001 TB/s\" is not from 1 MB/s to 1 EB/s");
+  EXPECT_EQ(Error(Platform("gpu.bf16=1e-300 GFLOP/s"), 1),
+            "platform \"G\": gpu.bf16: \"1e-300 GFLOP/s\" is not from 1 GFLOP/s to 1e9 PFLOP/s");
+  EXPECT_EQ(Error(Platform("gpu.fp4=2e9 PFLOP/s"), 1),
+            "platform \"G\": gpu.fp4: \"2e9 PFLOP/s\" is not from 1 GFLOP/s to 1e9 PFLOP/s");
+  EXPECT_EQ(Error(Platform("pcie.latency=10000 s"), 1),
+            "platform \"G\": pcie.latency: \"10000 s\" is not from 0 to 1 s");
+  // The bounds themselves are hardware.
+  PlatformSpec platform = Platform("nvlink.bandwidth=1 MB/s");
+  platform.mutable_gpu()->set_memory_bandwidth("1000000 TB/s");
+  platform.mutable_gpu()->set_bf16("1 GFLOP/s");
+  platform.mutable_gpu()->set_fp8("1e9 PFLOP/s");
+  platform.mutable_nic()->set_latency("1 s");
+  platform.mutable_pcie()->set_latency("0 s");
+  EXPECT_EQ(Make(platform, 1).ranks(), 1);
+}
+
 TEST(PlatformCatalogueTest, HasThePlatformsOfTheField) {
   std::set<std::string> names;
   for (const CatalogueFile& file : PlatformCatalogue()) names.emplace(file.name);

@@ -93,7 +93,7 @@ TEST_F(PlaceCommand, TakesFractions) {
 
 TEST_F(PlaceCommand, NamesTheFileItCannotRead) {
   EXPECT_EQ(Run({"--policy", "eplb", "--load", "/nowhere/load.json", "--slots", "4", "--ranks", "2"}),
-            absl::NotFoundError("/nowhere/load.json: cannot read: No such file or directory"));
+            absl::NotFoundError("/nowhere/load.json: cannot open: No such file or directory"));
   EXPECT_EQ(Run({"--policy", "eplb", "--load", "/tmp", "--slots", "4", "--ranks", "2"}),
             absl::NotFoundError("/tmp: cannot read: Is a directory"));
 }

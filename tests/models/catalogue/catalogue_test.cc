@@ -112,8 +112,10 @@ TEST(ValidateModelTest, NamesTheFieldAndItsValue) {
   // Products of three sizes must fit 64 bits.
   EXPECT_EQ(Problem("moe_intermediate=1048577"),
             "model \"Mixtral-8x7B\": moe_intermediate is 1048577; the largest is 1048576");
-  EXPECT_EQ(Problem("gqa.head_dim=4000000000"),
-            "model \"Mixtral-8x7B\": head_dim is 4000000000; the largest is 1048576");
+  EXPECT_EQ(Problem("gqa.head_dim=4000000000"), "model \"Mixtral-8x7B\": head_dim is 4000000000; the largest is 65536");
+  EXPECT_EQ(Problem("hidden=65537"), "model \"Mixtral-8x7B\": hidden is 65537; the largest is 65536");
+  EXPECT_EQ(Problem("heads=1048576"), "model \"Mixtral-8x7B\": heads is 1048576; the largest is 65536");
+  EXPECT_EQ(Problem("layers=1025"), "model \"Mixtral-8x7B\": layers is 1025; the largest is 1024");
 }
 
 TEST(ValidateModelTest, AnEmptySpecIsNoModel) {

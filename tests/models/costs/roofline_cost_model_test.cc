@@ -175,9 +175,14 @@ TEST(RooflineErrorTest, ValuesOutOfRange) {
   const auto error = [&](const std::string& roofline) {
     return Error(Parse<CostConfig>("roofline { " + roofline + " }"), RoundModel(), RoundGpu());
   };
-  EXPECT_EQ(error("memory_efficiency: 1.5"), "roofline.memory_efficiency is 1.5; it must be above 0 and at most 1");
-  EXPECT_EQ(error("compute_efficiency: -1"), "roofline.compute_efficiency is -1; it must be above 0 and at most 1");
-  EXPECT_EQ(error("memory_efficiency: nan"), "roofline.memory_efficiency is nan; it must be above 0 and at most 1");
+  EXPECT_EQ(error("memory_efficiency: 1.5"), "roofline.memory_efficiency is 1.5; it must be from 0.001 to 1");
+  EXPECT_EQ(error("compute_efficiency: -1"), "roofline.compute_efficiency is -1; it must be from 0.001 to 1");
+  EXPECT_EQ(error("memory_efficiency: nan"), "roofline.memory_efficiency is nan; it must be from 0.001 to 1");
+  EXPECT_EQ(error("memory_efficiency: 1e-300"), "roofline.memory_efficiency is 1e-300; it must be from 0.001 to 1");
+  EXPECT_EQ(error("compute_efficiency: 9e-4"), "roofline.compute_efficiency is 0.0009; it must be from 0.001 to 1");
+  EXPECT_EQ(error("kernel_floor: \"100 s\""), "roofline.kernel_floor: \"100 s\" is not from 0 to 1 s");
+  EXPECT_EQ(error("grouped_gemm_floor: \"1.1 s\""), "roofline.grouped_gemm_floor: \"1.1 s\" is not from 0 to 1 s");
+  EXPECT_EQ(error("mla_decode_floor: \"8000000 s\""), "roofline.mla_decode_floor: \"8000000 s\" is not from 0 to 1 s");
   EXPECT_EQ(error("tile_tokens: 48"), "roofline.tile_tokens is 48; it must be a power of two up to 1024");
   CostConfig config = RoundConfig();
   config.mutable_roofline()->set_kernel_floor("2.5");

@@ -131,7 +131,7 @@ void RouteInMemory(benchmark::State& state) {
   batch.layer_stride = kLayerIds;
   RoutedLayer routed;
   for (auto _ : state) {
-    for (int l = 0; l < kLayersInMemory; ++l) {
+    for (int l = 0; l < static_cast<int>(kLayersInMemory); ++l) {
       routing->Count(batch, Layer(l), &routed);
       benchmark::DoNotOptimize(routed.tokens_per_slot.data());
       benchmark::DoNotOptimize(routed.tokens_between.data());
