@@ -1,5 +1,7 @@
 #include "engine/text_proto.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <fstream>
 #include <string>
@@ -92,7 +94,7 @@ TEST(LoadTextProtoTest, NamesTheFile) {
 }
 
 TEST(LoadTextProtoTest, EmptyFileIsAnEmptyMessage) {
-  const std::string path = ::testing::TempDir() + "/empty.txtpb";
+  const std::string path = ::testing::TempDir() + "/empty" + std::to_string(getpid()) + ".txtpb";
   std::ofstream(path).close();
   Outing outing;
   EXPECT_TRUE(LoadTextProto(path, &outing).ok());

@@ -1,4 +1,6 @@
 // A fitted synthesis resembles the trace it was fitted to: a captured one, and made-up ones whose parameters are known.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -23,7 +25,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string Temporary(const std::string& name) { return testing::TempDir() + "/fit_" + name + ".eptrace"; }
+std::string Temporary(const std::string& name) { return testing::TempDir() + "/fit_" + name + std::to_string(getpid()) + ".eptrace"; }
 
 SynthesisConfig Parse(const std::string& text) {
   SynthesisConfig config;

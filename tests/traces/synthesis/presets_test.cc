@@ -1,4 +1,6 @@
 // Every stress workload keeps its promise.
+#include <unistd.h>
+
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -20,7 +22,7 @@ using ::testing::HasSubstr;
 WholeTrace Generate(const std::string& name, const PresetOptions& options = {}) {
   const auto config = PresetSynthesis(name, options);
   EXPECT_TRUE(config.ok()) << config.status();
-  const std::string path = testing::TempDir() + "/preset_" + name + ".eptrace";
+  const std::string path = testing::TempDir() + "/preset_" + name + std::to_string(getpid()) + ".eptrace";
   const absl::Status status = Synthesize(*config, path, {}, StopToken());
   EXPECT_TRUE(status.ok()) << status;
   auto trace = LoadWholeTrace(path);

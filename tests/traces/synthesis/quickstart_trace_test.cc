@@ -1,4 +1,6 @@
 // The bundled trace is what its config says, and resembles what it was fitted to.
+#include <unistd.h>
+
 #include <filesystem>
 #include <numeric>
 #include <string>
@@ -36,7 +38,7 @@ TEST(QuickstartTraceTest, IsGeneratedAgainFromItsConfigOnEveryMachine) {
   SynthesisConfig config;
   const absl::Status parsed = LoadTextProto(kConfig, &config);
   ASSERT_TRUE(parsed.ok()) << parsed;
-  const std::string path = testing::TempDir() + "/quickstart_again.eptrace";
+  const std::string path = testing::TempDir() + "/quickstart_again" + std::to_string(getpid()) + ".eptrace";
   const absl::Status written = Synthesize(config, path, {}, StopToken());
   ASSERT_TRUE(written.ok()) << written;
   const auto bundled = LoadWholeTrace(kBundled), again = LoadWholeTrace(path);
@@ -55,7 +57,7 @@ TEST(QuickstartTraceTest, IsGeneratedAgainFromItsConfigOnEveryMachine) {
 // A third of the tokens of the capture: requests of a kind are alike, but the mix of 67 is not quite that of 185.
 TEST(QuickstartTraceTest, ResemblesTheCapture) {
   if (!std::filesystem::exists(kCaptured)) GTEST_SKIP() << "no captured trace at " << kCaptured;
-  const std::string path = testing::TempDir() + "/quickstart_captured.eptrace";
+  const std::string path = testing::TempDir() + "/quickstart_captured" + std::to_string(getpid()) + ".eptrace";
   const auto imported = ImportTrace(kCaptured, {}, path, StopToken());
   ASSERT_TRUE(imported.ok()) << imported.status();
   const auto captured = LoadWholeTrace(path), bundled = LoadWholeTrace(kBundled);

@@ -1,5 +1,7 @@
 #include "traces/synthesis/synthesis.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
@@ -60,7 +62,7 @@ SynthesisConfig Parse(const std::string& text) {
   return config;
 }
 
-std::string Temporary(const std::string& name) { return testing::TempDir() + "/synthesis_" + name + ".eptrace"; }
+std::string Temporary(const std::string& name) { return testing::TempDir() + "/synthesis_" + name + std::to_string(getpid()) + ".eptrace"; }
 
 std::string Bytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
