@@ -59,8 +59,6 @@ class RequestComposer {
   // (chunked prefill); one that gets nothing waits.
   absl::StatusOr<bool> Next(ComposedStep* step);
 
-  int64_t requests_started() const { return static_cast<int64_t>(taken_); }
-
  private:
   struct Place {
     int64_t next = 0, decode_begin = 0, end = 0;  // Rows.
