@@ -174,10 +174,10 @@ TEST_F(HostileInput, AnInterruptionThatArrivesTwiceIsOne) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
 }
 
-// 1,024 ranks have a million pairs, and one layer of one step takes a while: still the answer is prompt.
+// 2,048 ranks have four million pairs: a step takes seconds, and the answer comes within it.
 TEST_F(HostileInput, CtrlCIsHeardWithinAStepOfManyRanks) {
-  const std::string script = absl::StrCat("timeout --preserve-status -s INT 1 ", EPSIM_BINARY, " run ", experiment_,
-                                          " --set ranks=1024 --set redundant_slots_per_rank=3 --set model=deepseek-v3 "
+  const std::string script = absl::StrCat("timeout --preserve-status -s INT 2 ", EPSIM_BINARY, " run ", experiment_,
+                                          " --set ranks=2048 --set redundant_slots_per_rank=3 --set model=deepseek-v3 "
                                           "--set workload.batching=recorded --trace ",
                                           P("wide.eptrace"), " --out ", P("out"), " 2>", P("stderr"));
   ASSERT_EQ(Epsim("trace synth --preset one_hot_expert --model deepseek-v3 --layers 58 --experts 256 --top-k 8 "
@@ -191,7 +191,12 @@ TEST_F(HostileInput, CtrlCIsHeardWithinAStepOfManyRanks) {
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 1) << ReadFile(P("stderr"));
   EXPECT_EQ(ReadFile(P("stderr")), "epsim: interrupted\n");
-  EXPECT_LT(took, std::chrono::seconds(2));
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  constexpr std::chrono::seconds kLongest(15);  // Every event takes ten times as long.
+#else
+  constexpr std::chrono::seconds kLongest(3);
+#endif
+  EXPECT_LT(took, kLongest);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
 }
 
