@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 
 namespace epsim {
@@ -23,9 +24,7 @@ PlacementShape ShapeOf(const ResolvedExperiment& resolved, const Cluster& cluste
           .expert_groups = std::max(1, static_cast<int>(model.expert_groups()))};
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& resolved) {
+absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment& resolved) {
   const Experiment& experiment = resolved.experiment();
   const PlatformSpec& platform = resolved.manifest.platform();
   auto parts = std::make_unique<Assembly>();
@@ -39,6 +38,15 @@ absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& res
                                     {parts->costs->DispatchBytesPerToken(), parts->costs->CombineBytesPerToken()}));
   ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));
   return parts;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& resolved) {
+  absl::StatusOr<std::unique_ptr<Assembly>> parts = AssembleParts(resolved);
+  if (parts.ok()) return parts;
+  return absl::Status(parts.status().code(),
+                      absl::StrCat(resolved.manifest.inputs(0).path(), ": ", parts.status().message()));
 }
 
 }  // namespace epsim
