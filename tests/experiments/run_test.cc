@@ -59,7 +59,7 @@ TEST_F(RunLaws, TheReportDoesNotDependOnTheNumberOfThreads) {
   }
 }
 
-TEST_F(RunLaws, ThePerfectBoundIsNotBeaten) {
+TEST_F(RunLaws, BalancednessAndUtilisationAreSharesOfOne) {
   const RunReport report = Run({"placement.policy=eplb"}).value();
   for (const char* kind : {"tokens", "expert_time"}) {
     EXPECT_GT(report.summary["balancedness"][kind]["mean"], 0);
