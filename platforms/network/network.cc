@@ -9,6 +9,9 @@ absl::StatusOr<std::unique_ptr<Network>> NewNetwork(const NetworkConfig& config,
   switch (config.network_case()) {
     case NetworkConfig::kPort:
       return NewPortNetwork(config.port(), cluster, queue);
+    case NetworkConfig::kMaxMin:
+    case NetworkConfig::kSimgrid:
+      return absl::UnimplementedError("network: not there yet");
     case NetworkConfig::NETWORK_NOT_SET:
       break;
   }

@@ -16,10 +16,21 @@
 
 namespace epsim {
 
+// The share of a link's bandwidth that the software which drives it achieves; in (0, 1].
+struct LinkEfficiency {
+  double node = 1;     // Inside a node: NVLink, PCIe, host memory.
+  double network = 1;  // NICs and what is above them.
+};
+
 // Bytes from each rank to each other: bytes[source * ranks + destination]; the diagonal is ignored.
 struct TrafficMatrix {
   int ranks = 0;
   std::vector<int64_t> bytes;
+  Way way = Way::kFastest;
+  // A byte takes 1 / efficiency of its time on each link that it crosses.  What reports count are the bytes.
+  LinkEfficiency efficiency = {};
+  // Bytes from the memory of its host to each rank.  [ranks], or empty: none.
+  std::vector<int64_t> from_host = {};
 };
 
 enum class PhaseId : int64_t {};
@@ -29,8 +40,8 @@ enum class PhaseId : int64_t {};
 enum class StreamId : int32_t {};
 
 // A phase is one collective exchange (a dispatch, a combine) or one batch of transfers (a migration).  A rank takes
-// part from its release on: it sends its row of the matrix, and is finished when it has heard from every rank that it
-// has been released, and all that it sends and all that is sent to it has arrived.
+// part from its release on: it sends its row of the matrix, loads from its host, and is finished when it has heard from
+// every rank that it has been released, and all that it sends and all that is sent to it has arrived.
 class Network {
  public:
   // Called, as an event, at the earliest finish of the phase with every rank's finish time, and again whenever another
@@ -48,12 +59,13 @@ class Network {
 
   // Bytes that all phases so far have put on each link.  [links]
   virtual absl::Span<const int64_t> bytes_on_link() const = 0;
-  // The class of the link that set the latest finish of the phase that reported last.
+  // The class of the link that set the latest finish of the phase that reported last: of those that it crosses the one
+  // that took the longest for what it carried.
   virtual LinkClass limiting_class() const = 0;
 };
 
 // `cluster` and `queue` must outlive the network, and the queue not be stepped after its end.  Fails if no model is
-// chosen.
+// chosen, and where the model is not built in or cannot take a cluster of this size.
 absl::StatusOr<std::unique_ptr<Network>> NewNetwork(const NetworkConfig& config, const Cluster& cluster,
                                                     EventQueue* queue);
 

@@ -49,12 +49,12 @@ Cluster Make(const PlatformSpec& platform, int ranks) {
 void ExpectRoute(const Cluster& cluster, int source, int destination, LinkClass link_class, BytesPerSecond bandwidth,
                  Duration latency) {
   const Route route = cluster.route(Rank(source), Rank(destination));
-  ASSERT_EQ(route.links.size(), 2) << source << " -> " << destination;
-  const LinkSpec& out = cluster.links()[Index(route.links[0])];
-  const LinkSpec& in = cluster.links()[Index(route.links[1])];
+  ASSERT_EQ(route.links().size(), 2) << source << " -> " << destination;
+  const LinkSpec& out = cluster.links()[Index(route.links()[0])];
+  const LinkSpec& in = cluster.links()[Index(route.links()[1])];
   EXPECT_TRUE(out.outgoing && !in.outgoing);
-  EXPECT_EQ(out.owner, Rank(source));
-  EXPECT_EQ(in.owner, Rank(destination));
+  EXPECT_EQ(out.place, source);
+  EXPECT_EQ(in.place, destination);
   for (const LinkSpec* link : {&out, &in}) {
     EXPECT_EQ(link->link_class, link_class);
     EXPECT_EQ(link->bandwidth, bandwidth);
