@@ -34,8 +34,10 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   ASSIGN_OR_RETURN(parts->replica_choice, NewReplicaChoice(experiment.replica_choice()));
   ASSIGN_OR_RETURN(parts->costs, NewCostModel(experiment.costs(), resolved.model(), platform.gpu()));
   ASSIGN_OR_RETURN(parts->communication,
-                   NewCommunication(experiment.communication(), parts->shape.ranks,
-                                    {parts->costs->DispatchBytesPerToken(), parts->costs->CombineBytesPerToken()}));
+                   NewCommunication(experiment.communication(), {.cluster = &parts->cluster,
+                                                                 .model = resolved.model(),
+                                                                 .precision = experiment.costs().precision(),
+                                                                 .slots = parts->shape.slots}));
   ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));
   return parts;
 }

@@ -1,31 +1,90 @@
 // A communication strategy carries tokens to the ranks of their experts (dispatch) and the experts' results back
-// (combine).  It turns the routing of a layer into bytes between ranks; the network model turns bytes into time.
+// (combine), as a library does it: who gets a copy, in which format, with which kernels.  It turns the routing of a
+// layer into an exchange; the network model turns the exchange's bytes into time.
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/units.h"
 #include "models/communication/communication.pb.h"
+#include "models/costs/costs.pb.h"
+#include "models/model.pb.h"
 #include "models/routing/token_routing.h"
+#include "platforms/cluster.h"
 #include "platforms/network/network.h"
 
 namespace epsim {
 
-// Bytes of one token on the wire, scales included.
-struct TokenBytes {
-  Bytes dispatch, combine;
+// What one collective exchange asks of links and GPUs.  With t[r] the release of rank r and n[r] its finish on the
+// network, where every rank was released at t + launch, rank r finishes at
+//   max(n[r], t[r] + floor, t[r] + launch + busy[r])
+struct Exchange {
+  TrafficMatrix traffic;
+  Duration launch{};           // Until the first byte is on a link: launching kernels, exchanging counts.
+  Duration floor{};            // The least that the kernels take, however little they move.
+  std::vector<Duration> busy;  // [ranks]: what its SMs take to copy what the rank sends or receives.
+};
+
+// What a strategy takes besides time.
+struct CommunicationFootprint {
+  int sms = 0;      // Streaming multiprocessors that its kernels hold while they run.
+  Bytes buffers{};  // Of GPU memory, on each rank.
+  // The counts of tokens per expert that rebalancing goes by reach all ranks with the tokens; otherwise they cost an
+  // all-reduce of their own.
+  bool statistics_ride_along = false;
+  // Tokens are quantised before they are sent; otherwise the experts' rank does it, and bf16 travels.
+  bool quantised_dispatch = true;
+  bool has_dispatch = true;  // False where every rank has all tokens already (all_reduce).
+};
+
+// What the strategy has to work for.
+struct CommunicationSetup {
+  const Cluster* cluster;  // Outlives the strategy.
+  ModelSpec model;
+  Precision precision;  // Without defaults (CompleteCostConfig).
+  int slots = 0;        // Of a layer, over all ranks.
+  // The most tokens of one rank in one exchange: buffers are made for them.
+  int max_tokens_per_rank = 0;
+  bool chunked = false;  // A layer's tokens may go in several exchanges.
+};
+
+// One forward pass, as far as strategies can refuse it.
+struct ForwardShape {
+  int max_tokens_per_rank = 0;  // In one exchange.
+  int chunks = 1;
 };
 
 class Communication {
  public:
   virtual ~Communication() = default;
-  // Bytes between ranks for the layer; the matrix is resized as needed, its diagonal is zero.
-  virtual void Dispatch(const RoutedLayer& routed, TrafficMatrix* traffic) const = 0;
-  virtual void Combine(const RoutedLayer& routed, TrafficMatrix* traffic) const = 0;
+
+  // The strategy in use, as the schema calls it.
+  virtual std::string name() const = 0;
+  // What of the routing, besides tokens between ranks, the exchanges are made of.
+  virtual RoutingDetail detail() const = 0;
+  virtual CommunicationFootprint footprint() const = 0;
+  // Asked before each forward pass.  A forced strategy fails with its reason; one of a reference's order gives way to
+  // the next that takes the pass, for the rest of the run.
+  virtual absl::Status Admit(const ForwardShape& shape) = 0;
+
+  // Bytes between ranks, and what the kernels take.  `exchange` is replaced; vectors are resized as needed, the
+  // diagonal of the traffic is zero.
+  virtual void Dispatch(const RoutedLayer& routed, Exchange* exchange) const = 0;
+  virtual void Combine(const RoutedLayer& routed, Exchange* exchange) const = 0;
+  // The all-reduce of load statistics (an int32 per slot and layer, `layers` layers at once) where they do not ride
+  // along.
+  virtual void Statistics(int layers, Exchange* exchange) const = 0;
+
+  // What the reader of a report must know: strategies that were passed over, and why; timing that was assumed.
+  virtual std::vector<std::string> notes() const = 0;
 };
 
-absl::StatusOr<std::unique_ptr<Communication>> NewCommunication(const CommunicationConfig& config, int ranks,
-                                                                TokenBytes token_bytes);
+// Fails, with what would be feasible, where the strategy cannot work for `setup`.
+absl::StatusOr<std::unique_ptr<Communication>> NewCommunication(const CommunicationConfig& config,
+                                                                const CommunicationSetup& setup);
 
 }  // namespace epsim

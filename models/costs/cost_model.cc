@@ -2,10 +2,19 @@
 
 #include "engine/check.h"
 #include "engine/status_macros.h"
+#include "models/costs/number_type.h"
 #include "models/costs/roofline_cost_model.h"
 #include "models/costs/roofline_kernel.h"
 
 namespace epsim {
+namespace {
+
+// What expert GEMMs with `weights` take as input where nothing is said.
+NumberType MatchingActivations(NumberType weights) {
+  return IsEightBit(weights) || weights == NVFP4 ? weights : BF16;
+}
+
+}  // namespace
 
 std::string_view Name(CostSource source) {
   switch (source) {
@@ -33,7 +42,8 @@ absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config) {
   precision->set_dispatch(or_default(precision->dispatch(), BF16));
   precision->set_kv_cache(or_default(precision->kv_cache(), BF16));
   precision->set_expert_activations(
-      or_default(precision->expert_activations(), precision->expert_weights() == FP8 ? FP8 : BF16));
+      or_default(precision->expert_activations(), MatchingActivations(precision->expert_weights())));
+  precision->set_combine(or_default(precision->combine(), BF16));
   switch (config.model_case()) {
     case CostConfig::kRoofline:
     case CostConfig::MODEL_NOT_SET: {

@@ -43,10 +43,6 @@ class CostModel {
   virtual Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const = 0;
   // Final projection to the vocabulary for the tokens that need logits; once a forward pass.
   virtual Cost LmHead(int64_t tokens) const = 0;
-
-  // Bytes of one token's activation as dispatch and combine send it, scales included.
-  virtual Bytes DispatchBytesPerToken() const = 0;
-  virtual Bytes CombineBytesPerToken() const = 0;
 };
 
 // `config` with every default filled in, as reports show it; without a model it gets `roofline`.  Fails on values out

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "models/costs/costs.pb.h"
+#include "models/costs/number_type.h"
 #include "models/costs/roofline_kernel.h"
 #include "models/model.pb.h"
 #include "traces/workload/step_batch.h"
@@ -39,7 +40,7 @@ class RooflineAttention {
 };
 
 // Of a layer that attends to its context, by `model.attention`.  Activations of the projections have the type of
-// `weights`, but bf16 with MXFP4; scores and values are computed in bf16.
+// `weights`, but bf16 with 4-bit types; scores and values are computed in bf16.
 std::unique_ptr<RooflineAttention> NewContextAttention(const ModelSpec& model, const GpuRates& rates,
                                                        NumberType weights, NumberType kv_cache);
 
@@ -48,6 +49,6 @@ std::unique_ptr<RooflineAttention> NewLinearAttention(const ModelSpec& model, co
                                                       NumberType weights);
 
 // The type of activations that meet `weights` outside the routed experts.
-inline NumberType ProjectionActivations(NumberType weights) { return weights == FP8 ? FP8 : BF16; }
+inline NumberType ProjectionActivations(NumberType weights) { return IsEightBit(weights) ? weights : BF16; }
 
 }  // namespace epsim

@@ -47,8 +47,6 @@ class RooflineCostModel final : public CostModel {
         head_norm_(rates, 4.0 * model.hidden()),
         head_(rates, model.vocabulary(), model.hidden(), precision.other_weights(),
               ProjectionActivations(precision.other_weights())),
-        dispatch_bytes_(ActivationBytes(model.hidden(), precision.dispatch())),
-        combine_bytes_(ActivationBytes(model.hidden(), BF16)),
         tile_mask_(rates.tile_tokens - 1) {
     if (model.has_linear_attention()) {
       linear_attention_ = NewLinearAttention(model, rates, precision.other_weights());
@@ -116,9 +114,6 @@ class RooflineCostModel final : public CostModel {
     return Roofline(head_norm_.Picoseconds(t) + head_.Picoseconds(t));
   }
 
-  Bytes DispatchBytesPerToken() const override { return dispatch_bytes_; }
-  Bytes CombineBytesPerToken() const override { return combine_bytes_; }
-
  private:
   static Cost Roofline(double picoseconds) {
     return {.time = RoundUpWithinStep(picoseconds), .source = CostSource::kRoofline};
@@ -133,7 +128,6 @@ class RooflineCostModel final : public CostModel {
   const Gemm gate_;
   const Elementwise top_k_, head_norm_;
   const Gemm head_;
-  const Bytes dispatch_bytes_, combine_bytes_;
 
   // Routed experts, in picoseconds: floors, then per active slot, token-expert pair and row of a tile.
   const int64_t tile_mask_;
@@ -145,13 +139,13 @@ class RooflineCostModel final : public CostModel {
 
 // Whether `gpu` has tensor cores for `type`; `otherwise` says what would do.
 absl::Status CheckUnits(const GpuSpec& gpu, const char* field, NumberType type, const char* otherwise) {
-  if (type == FP8 && gpu.fp8().empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("precision.", field, ": FP8, but gpu \"", gpu.name(),
-                                                   "\" has no fp8 units; ", otherwise, " would do"));
+  if (IsEightBit(type) && gpu.fp8().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("precision.", field, ": ", NumberType_Name(type), ", but gpu \"",
+                                                   gpu.name(), "\" has no fp8 units; ", otherwise, " would do"));
   }
-  if (type == MXFP4 && gpu.fp4().empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("precision.", field, ": MXFP4, but gpu \"", gpu.name(),
-                                                   "\" has no fp4 units; ", otherwise, " would do"));
+  if (IsFourBit(type) && gpu.fp4().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("precision.", field, ": ", NumberType_Name(type), ", but gpu \"",
+                                                   gpu.name(), "\" has no fp4 units; ", otherwise, " would do"));
   }
   return absl::OkStatus();
 }
@@ -163,14 +157,17 @@ absl::Status CheckPrecision(const Precision& precision, const GpuSpec& gpu) {
                                                    " with expert_weights ", NumberType_Name(weights), "; ",
                                                    weights == BF16 ? "BF16" : "FP8 or BF16", " would do"));
   }
-  if (weights == FP8 && activations == FP8) {
+  if (IsEightBit(weights) && IsEightBit(activations)) {
     RETURN_IF_ERROR(CheckUnits(gpu, "expert_weights", weights, "BF16, or FP8 with expert_activations BF16,"));
   }
   RETURN_IF_ERROR(CheckUnits(gpu, "expert_activations", activations, "BF16"));
-  if (precision.other_weights() == FP8) RETURN_IF_ERROR(CheckUnits(gpu, "other_weights", FP8, "BF16"));
+  if (IsEightBit(precision.other_weights())) {
+    RETURN_IF_ERROR(CheckUnits(gpu, "other_weights", precision.other_weights(), "BF16"));
+  }
   RETURN_IF_ERROR(CheckUnits(gpu, "dispatch", precision.dispatch(), gpu.fp8().empty() ? "BF16" : "BF16 or FP8"));
-  if (precision.kv_cache() == MXFP4) {
-    return absl::InvalidArgumentError("precision.kv_cache: MXFP4 is no cache format; BF16 or FP8 would do");
+  if (precision.kv_cache() != BF16 && precision.kv_cache() != FP8) {
+    return absl::InvalidArgumentError(absl::StrCat("precision.kv_cache: ", NumberType_Name(precision.kv_cache()),
+                                                   " is no cache format; BF16 or FP8 would do"));
   }
   return absl::OkStatus();
 }

@@ -49,7 +49,7 @@ absl::StatusOr<double> PerOperation(const GpuSpec& gpu, const char* field, const
 }  // namespace
 
 double GpuRates::PerFlop(NumberType compute) const {
-  const double ps = compute == BF16 ? bf16_ps : compute == FP8 ? fp8_ps : compute == MXFP4 ? fp4_ps : 0;
+  const double ps = compute == BF16 ? bf16_ps : IsEightBit(compute) ? fp8_ps : IsFourBit(compute) ? fp4_ps : 0;
   EPSIM_CHECK(ps > 0);
   return ps;
 }

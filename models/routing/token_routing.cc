@@ -37,7 +37,7 @@ class TableRouting : public TokenRouting {
     }
   }
 
-  void Count(const StepBatch& batch, Layer layer, RoutedLayer* routed) const override {
+  void Count(const StepBatch& batch, const TokenRange&, Layer layer, RoutedLayer* routed) const override {
     if (batch.ids == nullptr) return CountExpected(batch, layer, shape_, table_, routed);
     const size_t ranks = static_cast<size_t>(shape_.ranks);
     EPSIM_CHECK(batch.rank_begin.size() == ranks + 1);
@@ -142,8 +142,14 @@ class TableRouting : public TokenRouting {
 
 }  // namespace
 
-std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table) {
-  return NewTokenRouting(shape, table, SupportedInstructionSets().back());
+TokenRange WholeBatch(const StepBatch& batch) {
+  return {{batch.rank_begin.begin(), batch.rank_begin.end() - 1},
+          {batch.rank_begin.begin() + 1, batch.rank_begin.end()}};
+}
+
+std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
+                                              const RoutingDetail& detail) {
+  return NewTokenRouting(shape, table, detail, SupportedInstructionSets().back());
 }
 
 const char* InstructionSetName(InstructionSet set) {
@@ -163,7 +169,7 @@ std::vector<InstructionSet> SupportedInstructionSets() {
 }
 
 std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
-                                              InstructionSet set) {
+                                              const RoutingDetail&, InstructionSet set) {
   const std::vector<InstructionSet> supported = SupportedInstructionSets();
   EPSIM_CHECK(std::find(supported.begin(), supported.end(), set) != supported.end());
   return std::make_unique<TableRouting>(shape, table, set);

@@ -11,13 +11,31 @@
 
 namespace epsim {
 
-// One layer of one step.
+// What is counted besides tokens per slot and tokens between ranks.
+struct RoutingDetail {
+  bool pairs_between = false;
+  bool tokens_to_node = false;
+  friend bool operator==(const RoutingDetail&, const RoutingDetail&) = default;
+};
+
+// The tokens [begin[r], end[r]) of each source rank r: a chunk of a batch, or one of two that overlap.  [ranks]
+struct TokenRange {
+  std::vector<int32_t> begin, end;
+};
+
+// One layer of one step, or of a range of its tokens.
 struct RoutedLayer {
   std::vector<int32_t> tokens_per_slot;  // [slots]: token-expert pairs that each slot computes.
   // [ranks, ranks], source-major: tokens of the source rank with at least one expert on the destination.  A token goes
   // once to each rank that it visits, however many of its experts are there; the diagonal counts tokens that stay.
   std::vector<int32_t> tokens_between;
-  int64_t pairs = 0;  // Token-expert pairs in all: the sum of tokens_per_slot.
+  // [ranks, ranks], source-major: token-expert pairs of the source rank that the destination computes.  Empty unless
+  // RoutingDetail asks for it.
+  std::vector<int32_t> pairs_between;
+  // [ranks, nodes], source-major: tokens of the source rank with at least one expert on the node.  Likewise.
+  std::vector<int32_t> tokens_to_node;
+  int64_t pairs = 0;              // Token-expert pairs in all: the sum of tokens_per_slot.
+  std::vector<int32_t> tokens;    // [ranks]: of each source rank.
 };
 
 // Counts the layers of a batch under one placement and one fixed replica choice.  Every instruction set gives the same
@@ -25,13 +43,19 @@ struct RoutedLayer {
 class TokenRouting {
  public:
   virtual ~TokenRouting() = default;
-  // Replaces *routed.  A batch without ids (counts only) is counted as in expected_routing.h.  Thread-safe.
-  // REQUIRES: ids below the shape's experts, distinct in a token (TraceReader has checked it).
-  virtual void Count(const StepBatch& batch, Layer layer, RoutedLayer* routed) const = 0;
+  // Replaces *routed by the counts of the tokens in `range`.  A batch without ids (counts only) is counted as in
+  // expected_routing.h.  Thread-safe.
+  // REQUIRES: ids below the shape's experts, distinct in a token (TraceReader has checked it); the range within the
+  // tokens of each rank.
+  virtual void Count(const StepBatch& batch, const TokenRange& range, Layer layer, RoutedLayer* routed) const = 0;
 };
 
+// All tokens of the batch.
+TokenRange WholeBatch(const StepBatch& batch);
+
 // `table` must outlive the routing.
-std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table);
+std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
+                                              const RoutingDetail& detail = {});
 
 enum class InstructionSet {
   kPortable,
@@ -42,6 +66,6 @@ const char* InstructionSetName(InstructionSet set);
 std::vector<InstructionSet> SupportedInstructionSets();
 // REQUIRES: `set` is among SupportedInstructionSets().
 std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
-                                              InstructionSet set);
+                                              const RoutingDetail& detail, InstructionSet set);
 
 }  // namespace epsim

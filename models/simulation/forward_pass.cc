@@ -86,8 +86,8 @@ void ForwardPass::RunFrom(absl::Span<const SimTime> data_ready) {
 void ForwardPass::AfterDispatch() {
   const Cost* costs = expert_costs_.data() + static_cast<size_t>(moe_layer_) * ranks_;
   Compute(StageKind::kRoutedExperts, [&](int rank) { return costs[rank]; });
-  context_.communication->Combine(layers_[moe_layer_], &traffic_);
-  StartExchange(StageKind::kCombine, traffic_);
+  context_.communication->Combine(layers_[moe_layer_], &exchange_);
+  StartExchange(StageKind::kCombine, exchange_.traffic);
 }
 
 void ForwardPass::UntilNextDispatch() {
@@ -114,8 +114,8 @@ void ForwardPass::UntilNextDispatch() {
     shared_finish_ = ready_;
     if (overlap) ready_ = routed;
   }
-  context_.communication->Dispatch(layers_[moe_layer_], &traffic_);
-  StartExchange(StageKind::kDispatch, traffic_);
+  context_.communication->Dispatch(layers_[moe_layer_], &exchange_);
+  StartExchange(StageKind::kDispatch, exchange_.traffic);
 }
 
 void ForwardPass::StartExchange(StageKind kind, const TrafficMatrix& traffic) {

@@ -92,7 +92,7 @@ class ForwardPass {
   std::optional<StageKind> next_kind_;
   Times release_;  // Of the next exchange.
   std::vector<PendingStage> pending_, spare_;
-  TrafficMatrix traffic_;
+  Exchange exchange_;
   uint64_t finish_event_ = 0;  // Only the newest scheduled end counts.
 };
 

@@ -67,7 +67,7 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
     if (batch == nullptr) return absl::OkStatus();
     workers.ForEach(layers, [&](int layer) {
       if (options.stop.stop_requested()) return;
-      routing.Count(*batch, Layer(layer), &routed[layer]);
+      routing.Count(*batch, WholeBatch(*batch), Layer(layer), &routed[layer]);
       const absl::Span<const int32_t> tokens = routed[layer].tokens_per_slot;
       for (int rank = 0; rank < shape.ranks; ++rank) {
         const size_t i = static_cast<size_t>(layer) * shape.ranks + rank;
@@ -119,7 +119,7 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
     int64_t* row = load.tokens.data() + load.tokens.size() - row_size;
     workers.ForEach(layers, [&](int layer) {
       if (options.stop.stop_requested()) return;
-      routing->Count(whole, Layer(layer), &routed[layer]);
+      routing->Count(whole, WholeBatch(whole), Layer(layer), &routed[layer]);
       for (int expert = 0; expert < experts; ++expert) {
         row[static_cast<size_t>(layer) * experts + expert] += routed[layer].tokens_per_slot[expert];
       }
