@@ -28,7 +28,8 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   const Experiment& experiment = resolved.experiment();
   const PlatformSpec& platform = resolved.manifest.platform();
   auto parts = std::make_unique<Assembly>();
-  ASSIGN_OR_RETURN(parts->cluster, Cluster::Create(platform, static_cast<int>(experiment.ranks())));
+  ASSIGN_OR_RETURN(parts->cluster,
+                   Cluster::Create(platform, static_cast<int>(experiment.ranks()), experiment.overrides()));
   parts->shape = ShapeOf(resolved, parts->cluster);
   ASSIGN_OR_RETURN(parts->placement_policy, NewPlacementPolicy(experiment.placement(), parts->shape));
   ASSIGN_OR_RETURN(parts->replica_choice, NewReplicaChoice(experiment.replica_choice()));

@@ -6,7 +6,8 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build pkg-config ccache git ca-certificates
   libabsl-dev libprotobuf-dev protobuf-compiler libtbb-dev libzstd-dev libxxhash-dev
-  nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev libbenchmark-dev
+  nlohmann-json3-dev libcli11-dev libnlopt-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libsimgrid-dev
 )
 
 missing=()

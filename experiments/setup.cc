@@ -18,6 +18,7 @@
 #include "experiments/version.h"
 #include "models/catalogue.h"
 #include "models/costs/cost_model.h"
+#include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
 #include "traces/workload/step_source.h"
 
@@ -108,8 +109,9 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   if (communication->communication_case() == CommunicationConfig::COMMUNICATION_NOT_SET) {
     communication->mutable_all_to_all();
   }
-  ScheduleConfig* schedule = experiment->mutable_schedule();
-  if (!schedule->has_overlap_shared_experts()) schedule->set_overlap_shared_experts(true);
+  absl::StatusOr<ScheduleConfig> schedule = CompleteScheduleConfig(experiment->schedule());
+  if (!schedule.ok()) return error(schedule.status().message());
+  *experiment->mutable_schedule() = *std::move(schedule);
   NetworkConfig* network = experiment->mutable_network();
   if (network->network_case() == NetworkConfig::NETWORK_NOT_SET) network->mutable_port();
   OutputConfig* output = experiment->mutable_output();

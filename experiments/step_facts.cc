@@ -26,8 +26,7 @@ StepMeter::StepMeter(const Cluster& cluster, const Network& network, int layers,
 
 void StepMeter::Reset() {
   facts_ = StepFacts{};
-  beside_dispatch_.reset();
-  fresh_ = true;
+  charges_.clear();
   facts_.by_layer.assign(layers_, Duration{});
   facts_.by_rank.assign(cluster_.ranks(), Duration{});
   busy_.assign(cluster_.ranks(), Duration{});
@@ -37,48 +36,29 @@ void StepMeter::OnStage(const StageRecord& stage) {
   if (StreamOf(stage.kind) == GpuStream::kCompute) {
     for (size_t rank = 0; rank < busy_.size(); ++rank) busy_[rank] += stage.finish[rank] - stage.start[rank];
   }
-  Charge charge = ChargeOf(stage);
-  if (fresh_) frontier_ = stage.start[0];  // The first stage of a step starts on every rank when the step does.
-  fresh_ = false;
-  // Shared experts run beside the dispatch that follows them in the record: they are charged after it, and only with
-  // what they take beyond it.  Where the dispatch waits for them they come first.
-  if (stage.kind == StageKind::kSharedExperts) {
-    beside_dispatch_ = charge;
-    return;
-  }
-  if (beside_dispatch_.has_value()) {
-    const Charge shared = *std::exchange(beside_dispatch_, std::nullopt);
-    const SimTime first_start = *std::min_element(stage.start.begin(), stage.start.end());
-    const bool overlaps = stage.kind == StageKind::kDispatch && first_start < shared.finish;
-    if (overlaps) {
-      Add(charge);
-      charge = shared;
-    } else {
-      Add(shared);
-    }
-  }
-  Add(charge);
-}
-
-StepMeter::Charge StepMeter::ChargeOf(const StageRecord& stage) {
   const auto last = std::max_element(stage.finish.begin(), stage.finish.end());
-  return {.kind = stage.kind,
-          .layer = stage.layer,
-          .source = stage.source,
-          .link_class = stage.link_class,
-          .finish = *last,
-          .rank = static_cast<size_t>(last - stage.finish.begin())};
+  charges_.push_back({.kind = stage.kind,
+                      .layer = stage.layer,
+                      .source = stage.source,
+                      .link_class = stage.link_class,
+                      .finish = *last,
+                      .rank = static_cast<size_t>(last - stage.finish.begin())});
 }
 
-void StepMeter::Add(const Charge& charge) {
-  const Duration advance = std::max(Duration{}, charge.finish - frontier_);
-  frontier_ += advance;
-  facts_.by_stage[static_cast<size_t>(charge.kind)] += advance;
-  if (charge.layer < layers_) facts_.by_layer[charge.layer] += advance;
-  facts_.by_rank[charge.rank] += advance;
-  facts_.by_source[static_cast<size_t>(charge.source)] += advance;
-  if (StreamOf(charge.kind) == GpuStream::kCommunication) {
-    facts_.by_link_class[static_cast<size_t>(charge.link_class)] += advance;
+void StepMeter::ChargeStages(SimTime start) {
+  std::stable_sort(charges_.begin(), charges_.end(),
+                   [](const Charge& a, const Charge& b) { return a.finish < b.finish; });
+  SimTime frontier = start;
+  for (const Charge& charge : charges_) {
+    const Duration advance = charge.finish - frontier;
+    frontier = charge.finish;
+    facts_.by_stage[static_cast<size_t>(charge.kind)] += advance;
+    if (charge.layer < layers_) facts_.by_layer[charge.layer] += advance;
+    facts_.by_rank[charge.rank] += advance;
+    facts_.by_source[static_cast<size_t>(charge.source)] += advance;
+    if (charge.source == CostSource::kNetwork) {
+      facts_.by_link_class[static_cast<size_t>(charge.link_class)] += advance;
+    }
   }
 }
 
@@ -87,6 +67,7 @@ void StepMeter::OnStepEnd(const StepRecord& step) {
   facts_.start = step.start;
   facts_.finish = step.finish;
   facts_.tokens = step.batch->tokens;
+  ChargeStages(step.start);
 
   const size_t ranks = cluster_.ranks();
   std::vector<int64_t> load(ranks);

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <vector>
 
 #include "models/schedule/stage.h"
@@ -22,14 +21,15 @@ struct StepFacts {
   double busy = 0;                      // Compute stream busy / step time, mean over ranks.
   double min_over_max = 1;              // Of the ranks' busy times.
 
-  // The step's time, split: a stage is charged by how much it moved the latest finish of any rank so far.  Sums to
-  // finish - start over the stages, over the ranks (the stage's last) and over the sources; over the layers to that
-  // less the LM head.
+  // The step's time, split.  In the order of their latest finishes (of equal ones in that of the program), a stage is
+  // charged by how much it moves the latest finish so far: what it is exposed.  Of two stages that overlap, the one
+  // that ends later is charged what it takes beyond the other.  Sums to finish - start over the stages, over the ranks
+  // (the stage's last) and over the sources; over the layers to that less the LM head.
   std::array<Duration, kStageKinds> by_stage{};
   std::vector<Duration> by_layer;  // [layers]
   std::vector<Duration> by_rank;   // [ranks]
   std::array<Duration, kCostSources> by_source{};
-  std::array<Duration, std::size(kAllLinkClasses)> by_link_class{};  // Communication stages only.
+  std::array<Duration, std::size(kAllLinkClasses)> by_link_class{};  // Where the network set the finish.
 
   std::array<int64_t, std::size(kAllLinkClasses)> bytes{};  // Sent in this step.
 };
@@ -44,7 +44,7 @@ class StepMeter : public Observer {
   void OnStepEnd(const StepRecord& step) override;
 
  private:
-  // What a stage adds to the step: its latest finish, and the first rank to have it.
+  // What is known of a stage: its latest finish, and the first rank to have it.
   struct Charge {
     StageKind kind;
     int layer;
@@ -53,8 +53,8 @@ class StepMeter : public Observer {
     SimTime finish;
     size_t rank;
   };
-  static Charge ChargeOf(const StageRecord& stage);
-  void Add(const Charge& charge);
+  // Splits the time from `start` on.
+  void ChargeStages(SimTime start);
   void Reset();
 
   const Cluster& cluster_;
@@ -62,11 +62,9 @@ class StepMeter : public Observer {
   const int layers_;
   const std::function<void(const StepFacts&)> sink_;
   StepFacts facts_;
-  bool fresh_ = true;  // No stage of the step has been seen.
-  SimTime frontier_{};
-  std::optional<Charge> beside_dispatch_;  // Shared experts, until it is known whether the dispatch overlaps them.
-  std::vector<Duration> busy_;             // [ranks]
-  std::vector<int64_t> bytes_before_;      // [links]
+  std::vector<Charge> charges_;        // Of the stages so far, in the order of the program.
+  std::vector<Duration> busy_;         // [ranks]
+  std::vector<int64_t> bytes_before_;  // [links]
 };
 
 // mean / max of `loads`; 1 where all are zero.

@@ -1,23 +1,39 @@
 #include "models/communication/communication.h"
 
+#include "models/communication/all_reduce.h"
 #include "models/communication/all_to_all.h"
+#include "models/communication/allgather_reducescatter.h"
+#include "models/communication/automatic.h"
+#include "models/communication/deepep_low_latency.h"
+#include "models/communication/deepep_normal.h"
+#include "models/communication/nccl_all_to_all.h"
+#include "models/communication/nvlink_one_sided.h"
+#include "models/communication/nvlink_two_sided.h"
 
 namespace epsim {
 
 absl::StatusOr<std::unique_ptr<Communication>> NewCommunication(const CommunicationConfig& config,
                                                                 const CommunicationSetup& setup) {
+  const LibraryTiming& own = config.timing();
   switch (config.communication_case()) {
     case CommunicationConfig::kAllToAll:
       return NewAllToAll(config.all_to_all(), setup);
     case CommunicationConfig::kDeepepNormal:
+      return NewDeepEpNormal(config.deepep_normal(), setup, own);
     case CommunicationConfig::kDeepepLowLatency:
+      return NewDeepEpLowLatency(config.deepep_low_latency(), setup, own);
     case CommunicationConfig::kNvlinkOneSided:
+      return NewNvlinkOneSided(config.nvlink_one_sided(), setup, own);
     case CommunicationConfig::kNvlinkTwoSided:
+      return NewNvlinkTwoSided(config.nvlink_two_sided(), setup, own);
     case CommunicationConfig::kAllgatherReducescatter:
+      return NewAllGatherReduceScatter(config.allgather_reducescatter(), setup, own);
     case CommunicationConfig::kAllReduce:
+      return NewAllReduce(config.all_reduce(), setup, own);
     case CommunicationConfig::kNcclAllToAll:
+      return NewNcclAllToAll(config.nccl_all_to_all(), setup, own);
     case CommunicationConfig::kAutomatic:
-      return absl::UnimplementedError("communication: not there yet");
+      return NewAutomatic(config.automatic(), setup, own);
     case CommunicationConfig::COMMUNICATION_NOT_SET:
       break;
   }

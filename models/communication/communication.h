@@ -11,32 +11,23 @@
 #include "absl/status/statusor.h"
 #include "engine/units.h"
 #include "models/communication/communication.pb.h"
+#include "models/communication/exchange.h"
 #include "models/costs/costs.pb.h"
 #include "models/model.pb.h"
 #include "models/routing/token_routing.h"
 #include "platforms/cluster.h"
-#include "platforms/network/network.h"
 
 namespace epsim {
-
-// What one collective exchange asks of links and GPUs.  With t[r] the release of rank r and n[r] its finish on the
-// network, where every rank was released at t + launch, rank r finishes at
-//   max(n[r], t[r] + floor, t[r] + launch + busy[r])
-struct Exchange {
-  TrafficMatrix traffic;
-  Duration launch{};           // Until the first byte is on a link: launching kernels, exchanging counts.
-  Duration floor{};            // The least that the kernels take, however little they move.
-  std::vector<Duration> busy;  // [ranks]: what its SMs take to copy what the rank sends or receives.
-};
 
 // What a strategy takes besides time.
 struct CommunicationFootprint {
   int sms = 0;      // Streaming multiprocessors that its kernels hold while they run.
-  Bytes buffers{};  // Of GPU memory, on each rank.
+  Bytes buffers{};  // Of GPU memory, on each rank, for setup.max_tokens_per_rank.
   // The counts of tokens per expert that rebalancing goes by reach all ranks with the tokens; otherwise they cost an
   // all-reduce of their own.
   bool statistics_ride_along = false;
-  // Tokens are quantised before they are sent; otherwise the experts' rank does it, and bf16 travels.
+  // Tokens are quantised before they are sent; otherwise bf16 travels, and where experts take another format their rank
+  // quantises.
   bool quantised_dispatch = true;
   bool has_dispatch = true;  // False where every rank has all tokens already (all_reduce).
 };
@@ -49,7 +40,6 @@ struct CommunicationSetup {
   int slots = 0;        // Of a layer, over all ranks.
   // The most tokens of one rank in one exchange: buffers are made for them.
   int max_tokens_per_rank = 0;
-  bool chunked = false;  // A layer's tokens may go in several exchanges.
 };
 
 // One forward pass, as far as strategies can refuse it.
@@ -62,21 +52,21 @@ class Communication {
  public:
   virtual ~Communication() = default;
 
-  // The strategy in use, as the schema calls it.
+  // The strategy in use, as the schema calls it.  This, detail() apart, may change with Admit: see automatic.h.
   virtual std::string name() const = 0;
-  // What of the routing, besides tokens between ranks, the exchanges are made of.
+  // What of the routing, besides tokens and tokens between ranks, the exchanges are made of.
   virtual RoutingDetail detail() const = 0;
   virtual CommunicationFootprint footprint() const = 0;
-  // Asked before each forward pass.  A forced strategy fails with its reason; one of a reference's order gives way to
-  // the next that takes the pass, for the rest of the run.
+  // Asked before each forward pass, in order.  A chosen strategy fails with its reason and with what would do; in a
+  // reference's order it gives way as the reference has it.
   virtual absl::Status Admit(const ForwardShape& shape) = 0;
 
   // Bytes between ranks, and what the kernels take.  `exchange` is replaced; vectors are resized as needed, the
-  // diagonal of the traffic is zero.
+  // diagonal of the traffic is zero.  Where there is no dispatch, that one is empty.
   virtual void Dispatch(const RoutedLayer& routed, Exchange* exchange) const = 0;
   virtual void Combine(const RoutedLayer& routed, Exchange* exchange) const = 0;
-  // The all-reduce of load statistics (an int32 per slot and layer, `layers` layers at once) where they do not ride
-  // along.
+  // The all-reduce of load statistics (an int32 per expert and layer, `layers` layers at once).
+  // REQUIRES: they do not ride along.
   virtual void Statistics(int layers, Exchange* exchange) const = 0;
 
   // What the reader of a report must know: strategies that were passed over, and why; timing that was assumed.

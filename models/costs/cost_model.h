@@ -37,6 +37,8 @@ class CostModel {
   virtual Cost DenseMlp(int64_t tokens) const = 0;
   // Gate GEMM and top-k selection.
   virtual Cost Router(int64_t tokens) const = 0;
+  // Activations of `tokens` from bf16 to what travels or what the expert GEMMs take; 0 where both are bf16.
+  virtual Cost Quantize(int64_t tokens) const = 0;
   // 0 for a model without.
   virtual Cost SharedExperts(int64_t tokens) const = 0;
   // The grouped GEMMs of the routed experts on one rank, from the whole histogram: slots without tokens are not read.

@@ -47,6 +47,8 @@ class RooflineCostModel final : public CostModel {
         head_norm_(rates, 4.0 * model.hidden()),
         head_(rates, model.vocabulary(), model.hidden(), precision.other_weights(),
               ProjectionActivations(precision.other_weights())),
+        sent_(precision.dispatch() != BF16 ? precision.dispatch() : precision.expert_activations()),
+        quantize_(rates, 2.0 * model.hidden() + static_cast<double>(ActivationBytes(model.hidden(), sent_).count())),
         tile_mask_(rates.tile_tokens - 1) {
     if (model.has_linear_attention()) {
       linear_attention_ = NewLinearAttention(model, rates, precision.other_weights());
@@ -92,6 +94,10 @@ class RooflineCostModel final : public CostModel {
     return Roofline(block_norm_.Picoseconds(t) + gate_.Picoseconds(t) + top_k_.Picoseconds(t));
   }
 
+  Cost Quantize(int64_t tokens) const override {
+    return sent_ != BF16 ? Roofline(quantize_.Picoseconds(static_cast<double>(tokens))) : Cost{};
+  }
+
   Cost SharedExperts(int64_t tokens) const override {
     if (model_.shared_experts() == 0) return {};
     return Roofline(shared_.Picoseconds(static_cast<double>(tokens)));
@@ -128,6 +134,8 @@ class RooflineCostModel final : public CostModel {
   const Gemm gate_;
   const Elementwise top_k_, head_norm_;
   const Gemm head_;
+  const NumberType sent_;  // The experts' input, as it leaves the router's rank or at the latest meets their weights.
+  const Elementwise quantize_;
 
   // Routed experts, in picoseconds: floors, then per active slot, token-expert pair and row of a tile.
   const int64_t tile_mask_;

@@ -16,6 +16,7 @@ namespace epsim {
 //   dense MLP       norm (8 * H B a token), GEMM [2 * I, H], SwiGLU (6 * I B), GEMM [H, I], with I = dense_intermediate
 //   shared experts  the same without norm, I = shared_intermediate
 //   router          norm, GEMM [experts, H] in bf16, top-k (2 * experts + 8 * top_k B)
+//   quantisation    a(H) + 2 * H B a token, in the type of dispatch or, where that is bf16, of expert activations
 //   head            norm (4 * H B), GEMM [vocabulary, H]
 //   routed experts  I = moe_intermediate; over slots with t > 0 tokens: active slots, pairs = sum t,
 //                   rows = sum ceil(t / tile) * tile:

@@ -34,8 +34,8 @@ struct RoutedLayer {
   std::vector<int32_t> pairs_between;
   // [ranks, nodes], source-major: tokens of the source rank with at least one expert on the node.  Likewise.
   std::vector<int32_t> tokens_to_node;
-  int64_t pairs = 0;              // Token-expert pairs in all: the sum of tokens_per_slot.
-  std::vector<int32_t> tokens;    // [ranks]: of each source rank.
+  int64_t pairs = 0;            // Token-expert pairs in all: the sum of tokens_per_slot.
+  std::vector<int32_t> tokens;  // [ranks]: of each source rank.
 };
 
 // Counts the layers of a batch under one placement and one fixed replica choice.  Every instruction set gives the same

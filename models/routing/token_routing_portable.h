@@ -55,13 +55,44 @@ inline void AddBitCounts(absl::Span<const uint64_t> words, int n, int32_t* count
   }
 }
 
-// Up to 64 ranks: the ranks that a token visits are the bits of a word.  rank_bit_of_slot: [slots], 1 << rank.
-// Adds to tokens_per_slot [slots] and tokens_to_rank [ranks].  kTopK is top_k where known, else 0.
-template <int kTopK, typename Id>
-void CountByWords(const SourceTokens<Id>& source, const uint64_t* rank_bit_of_slot, int ranks, int32_t* tokens_per_slot,
-                  int32_t* tokens_to_rank) {
+// What the tokens of one source are counted into; null: not counted.
+struct SourceCounts {
+  int32_t* tokens_per_slot = nullptr;  // [slots]
+  int32_t* tokens_to_rank = nullptr;   // [ranks]
+  int32_t* pairs_to_rank = nullptr;    // [ranks], or null.
+  int32_t* tokens_to_node = nullptr;   // [nodes], or null.
+};
+
+// Where slots lie.
+struct SlotPlaces {
+  const uint16_t* rank_of_slot = nullptr;      // [slots]
+  const uint16_t* node_of_slot = nullptr;      // [slots]
+  const uint64_t* rank_bit_of_slot = nullptr;  // [slots]: 1 << rank % 64.
+  int ranks = 0;
+  int ranks_per_node = 0;
+};
+
+// Bit i * group of each word becomes the OR of bits [i * group, (i + 1) * group); the other bits are of no meaning.
+inline void OrGroups(absl::Span<uint64_t> words, int group) {
+  // Doubles the number of bits that are seen from each, then adds what is missing to `group`.
+  int seen = 1;
+  for (; 2 * seen <= group; seen *= 2) {
+    for (uint64_t& word : words) word |= word >> seen;
+  }
+  if (seen == group) return;
+  for (uint64_t& word : words) word |= word >> (group - seen);
+}
+
+// Up to 64 ranks: the ranks that a token visits are the bits of a word.  Adds to `counts`, whose pairs_to_rank is null
+// unless kPairs.  kTopK is top_k where known, else 0.
+template <int kTopK, bool kPairs, typename Id>
+void CountByWords(const SourceTokens<Id>& source, const SlotPlaces& places, const SourceCounts& counts) {
   const int top_k = kTopK > 0 ? kTopK : source.top_k;
-  const uint16_t* slot_of_expert = source.slot_of_expert;
+  const uint16_t* const slot_of_expert = source.slot_of_expert;
+  const uint16_t* const rank_of_slot = places.rank_of_slot;
+  const uint64_t* const rank_bit_of_slot = places.rank_bit_of_slot;
+  int32_t* const tokens_per_slot = counts.tokens_per_slot;
+  int32_t* const pairs_to_rank = counts.pairs_to_rank;
   constexpr int kBlock = 256;
   uint64_t visited[kBlock];
   const Id* ids = source.ids;
@@ -72,6 +103,7 @@ void CountByWords(const SourceTokens<Id>& source, const uint64_t* rank_bit_of_sl
       const auto count = [&](Id id) {
         const uint16_t slot = slot_of_expert[id];
         ++tokens_per_slot[slot];
+        if constexpr (kPairs) ++pairs_to_rank[rank_of_slot[slot]];
         word |= rank_bit_of_slot[slot];
       };
       const int valid = source.valid(begin + t);
@@ -82,24 +114,35 @@ void CountByWords(const SourceTokens<Id>& source, const uint64_t* rank_bit_of_sl
       }
       visited[t] = word;
     }
-    AddBitCounts({visited, static_cast<size_t>(tokens)}, ranks, tokens_to_rank);
+    const absl::Span<uint64_t> words(visited, static_cast<size_t>(tokens));
+    AddBitCounts(words, places.ranks, counts.tokens_to_rank);
+    if (counts.tokens_to_node == nullptr) continue;
+    OrGroups(words, places.ranks_per_node);
+    int32_t of_bit[64] = {};
+    AddBitCounts(words, places.ranks, of_bit);
+    for (int r = 0, node = 0; r < places.ranks; r += places.ranks_per_node) counts.tokens_to_node[node++] += of_bit[r];
   }
 }
 
-// Any number of ranks: last_token[rank] is the last token that was seen to go there, or less than first_token; tokens
-// are numbered from first_token on.  Adds to tokens_per_slot [slots] and tokens_to_rank [ranks].
+// Any number of ranks: last_token[rank] and last_token_of_node[node] are the last token that was seen to go there, or
+// less than first_token; tokens are numbered from first_token on.  Adds to `counts`.
 template <typename Id>
-void CountByStamps(const SourceTokens<Id>& source, const uint16_t* rank_of_slot, int32_t first_token,
-                   int32_t* last_token, int32_t* tokens_per_slot, int32_t* tokens_to_rank) {
+void CountByStamps(const SourceTokens<Id>& source, const SlotPlaces& places, int32_t first_token, int32_t* last_token,
+                   int32_t* last_token_of_node, const SourceCounts& counts) {
   const Id* ids = source.ids;
   for (int t = 0; t < source.tokens; ++t, ids += source.top_k) {
     const int valid = source.valid(t);
     for (int k = 0; k < valid; ++k) {
       const uint16_t slot = source.slot_of_expert[ids[k]];
-      const uint16_t rank = rank_of_slot[slot];
-      ++tokens_per_slot[slot];
-      tokens_to_rank[rank] += last_token[rank] != first_token + t;
+      const uint16_t rank = places.rank_of_slot[slot];
+      ++counts.tokens_per_slot[slot];
+      if (counts.pairs_to_rank != nullptr) ++counts.pairs_to_rank[rank];
+      counts.tokens_to_rank[rank] += last_token[rank] != first_token + t;
       last_token[rank] = first_token + t;
+      if (counts.tokens_to_node == nullptr) continue;
+      const uint16_t node = places.node_of_slot[slot];
+      counts.tokens_to_node[node] += last_token_of_node[node] != first_token + t;
+      last_token_of_node[node] = first_token + t;
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/check.h"
+#include "models/schedule/schedule_config.h"
 
 namespace epsim {
 namespace {
@@ -15,185 +16,252 @@ SimTime Latest(absl::Span<const SimTime> times) { return *std::max_element(times
 
 }  // namespace
 
-bool IsMoeLayer(const ModelSpec& model, int layer) {
-  const int dense = static_cast<int>(model.layers() - model.moe_layers());
-  if (dense > 0 && dense == static_cast<int>(model.moe_layers())) return layer % 2 == 1;
-  return layer >= dense;
-}
-
 ForwardPass::ForwardPass(ForwardContext context)
-    : context_(std::move(context)),
-      ranks_(context_.cluster->ranks()),
-      attention_(ranks_),
-      router_(ranks_),
-      shared_(ranks_),
-      dense_(ranks_),
-      head_(ranks_),
-      ready_(ranks_),
-      compute_free_(ranks_),
-      shared_finish_(ranks_),
-      release_(ranks_) {}
+    : context_(std::move(context)), ranks_(context_.cluster->ranks()), head_(ranks_), release_(ranks_) {
+  for (Flight* flight : {&last_, &next_}) {
+    flight->ready.resize(ranks_);
+    flight->least.resize(ranks_);
+  }
+}
 
-void ForwardPass::Begin(const StepBatch& batch, absl::Span<const RoutedLayer> layers,
-                        absl::Span<const Cost> expert_costs) {
+void ForwardPass::Begin(const Program& program, const StepWork& work) {
   EPSIM_CHECK(done_);
-  EPSIM_CHECK(layers.size() == context_.model->moe_layers());
-  EPSIM_CHECK(expert_costs.size() == layers.size() * ranks_);
-  batch_ = &batch;
-  layers_ = layers;
-  expert_costs_ = expert_costs;
-  const CostModel& costs = *context_.costs;
-  for (int rank = 0; rank < ranks_; ++rank) {
-    const AttentionLoad& load = batch.attention[rank];
-    attention_[rank] = costs.Attention(load);
-    router_[rank] = costs.Router(load.tokens);
-    shared_[rank] = costs.SharedExperts(load.tokens);
-    dense_[rank] = costs.DenseMlp(load.tokens);
-    head_[rank] = costs.LmHead(load.output_tokens);
-  }
+  EPSIM_CHECK(work.split.attention[0].size() == ranks_);
+  EPSIM_CHECK(work.routed.size() == static_cast<size_t>(context_.model->moe_layers()) * work.pieces());
+  EPSIM_CHECK(work.expert_costs.size() == work.routed.size() * ranks_);
+  program_ = &program;
+  work_ = &work;
+  sms_left_ = SmsLeft(context_.communication->footprint(), context_.cluster->platform().gpu());
+  CostBatch();
+  const size_t operations = program.operations.size();
+  start_.resize(operations * ranks_);
+  finish_.resize(operations * ranks_);
+  source_.resize(operations);
+  link_class_.resize(operations);
+  begin_ = context_.queue->now();
   done_ = false;
-  layer_ = moe_layer_ = 0;
-  after_.reset();
-  last_exchange_.reset();
-  next_exchange_.reset();
-  next_kind_.reset();
-  compute_free_.assign(ranks_, context_.queue->now());
-  shared_finish_.assign(ranks_, context_.queue->now());
-  const Times now(ranks_, context_.queue->now());
-  before_ = {layer_, moe_layer_, compute_free_, shared_finish_};
-  RunFrom(now);
+  reported_ = 0;
+  last_.operation = next_.operation = -1;
+  shown_ = shown_hooks_ = 0;
+  Advance();
 }
 
-void ForwardPass::RunFrom(absl::Span<const SimTime> data_ready) {
-  layer_ = before_.layer;
-  moe_layer_ = before_.moe_layer;
-  compute_free_ = before_.compute_free;
-  shared_finish_ = before_.shared_finish;
-  ready_.assign(data_ready.begin(), data_ready.end());
-  if (after_.has_value()) {
-    PendingStage& exchange = NewPending(*after_, CostSource::kNetwork);
-    exchange.start = release_;
-    exchange.finish = ready_;
-    exchange.link_class = context_.network->limiting_class();
-  }
-  if (after_ == StageKind::kDispatch) {
-    AfterDispatch();
-  } else {
-    UntilNextDispatch();
+void ForwardPass::CostBatch() {
+  const CostModel& costs = *context_.costs;
+  const size_t parts = work_->split.attention.size(), pieces = work_->pieces();
+  attention_.resize(parts * ranks_);
+  router_.resize(parts * ranks_);
+  shared_.resize(parts * ranks_);
+  dense_.resize(parts * ranks_);
+  quantize_.resize(pieces * ranks_);
+  for (size_t rank = 0; rank < ranks_; ++rank) {
+    const double speed = context_.cluster->gpu_speed(Rank(static_cast<int32_t>(rank)));
+    const auto at_speed = [speed](Cost cost) { return Cost{AtSpeed(cost.time, speed), cost.source}; };
+    for (size_t part = 0; part < parts; ++part) {
+      const AttentionLoad& load = work_->split.attention[part][rank];
+      // The chunks of the whole batch, or the one piece of a half.
+      int64_t rows = 0;
+      for (size_t piece = part == 0 ? 0 : part - 1; piece < (part == 0 ? pieces : part); ++piece) {
+        rows += work_->rows[piece * ranks_ + rank];
+      }
+      attention_[part * ranks_ + rank] = at_speed(costs.Attention(load));
+      router_[part * ranks_ + rank] = at_speed(costs.Router(rows));
+      shared_[part * ranks_ + rank] = at_speed(costs.SharedExperts(load.tokens));
+      dense_[part * ranks_ + rank] = at_speed(costs.DenseMlp(load.tokens));
+    }
+    for (size_t piece = 0; piece < pieces; ++piece) {
+      quantize_[piece * ranks_ + rank] = at_speed(costs.Quantize(work_->rows[piece * ranks_ + rank]));
+    }
+    head_[rank] = at_speed(costs.LmHead(work_->batch->attention[rank].output_tokens));
   }
 }
 
-void ForwardPass::AfterDispatch() {
-  const Cost* costs = expert_costs_.data() + static_cast<size_t>(moe_layer_) * ranks_;
-  Compute(StageKind::kRoutedExperts, [&](int rank) { return costs[rank]; });
-  context_.communication->Combine(layers_[moe_layer_], &exchange_);
-  StartExchange(StageKind::kCombine, exchange_.traffic);
+void ForwardPass::Advance() {
+  for (const int operation : program_->computing[reported_]) Compute(operation);
+  if (static_cast<size_t>(reported_) == program_->exchanges.size()) return Finish();
+  StartExchange(program_->exchanges[reported_]);
 }
 
-void ForwardPass::UntilNextDispatch() {
-  if (after_ == StageKind::kCombine) {
-    for (int rank = 0; rank < ranks_; ++rank) ready_[rank] = std::max(ready_[rank], shared_finish_[rank]);
-    ++layer_;
-    ++moe_layer_;
-  }
-  const int layers = static_cast<int>(context_.model->layers());
-  for (; layer_ < layers; ++layer_) {
-    Compute(StageKind::kAttention, [&](int rank) { return attention_[rank]; });
-    if (IsMoeLayer(*context_.model, layer_)) break;
-    Compute(StageKind::kDenseMlp, [&](int rank) { return dense_[rank]; });
-  }
-  if (layer_ == layers) return Finish();
-
-  Compute(StageKind::kRouter, [&](int rank) { return router_[rank]; });
-  const bool shared = context_.model->shared_intermediate() > 0;
-  const bool overlap = context_.schedule.overlap_shared_experts();
-  const Times routed = ready_;
-  if (shared) {
-    // Shared experts need only the layer's input: they run while the tokens travel, on the compute stream.
-    Compute(StageKind::kSharedExperts, [&](int rank) { return shared_[rank]; });
-    shared_finish_ = ready_;
-    if (overlap) ready_ = routed;
-  }
-  context_.communication->Dispatch(layers_[moe_layer_], &exchange_);
-  StartExchange(StageKind::kDispatch, exchange_.traffic);
-}
-
-void ForwardPass::StartExchange(StageKind kind, const TrafficMatrix& traffic) {
-  if (next_exchange_.has_value()) {  // Run again: the exchange is under way, only its releases change.
-    context_.network->Revise(*next_exchange_, ready_);
+void ForwardPass::ReadyFor(const Operation& operation, SimTime* ready) const {
+  if (operation.after.empty()) {
+    std::fill(ready, ready + ranks_, begin_);
     return;
   }
-  next_kind_ = kind;
-  next_exchange_ =
-      context_.network->Start(kBatchStream, traffic, ready_,
+  const SimTime* const first = finish_of(operation.after.front());
+  std::copy(first, first + ranks_, ready);
+  for (size_t i = 1; i < operation.after.size(); ++i) {
+    const SimTime* const other = finish_of(operation.after[i]);
+    for (size_t rank = 0; rank < ranks_; ++rank) ready[rank] = std::max(ready[rank], other[rank]);
+  }
+  if (operation.lock_step) std::fill(ready, ready + ranks_, Latest({ready, ranks_}));
+}
+
+size_t ForwardPass::PieceOf(const Operation& operation) const {
+  return static_cast<size_t>(operation.moe_layer) * work_->pieces() +
+         work_->split.shape.piece(operation.part, operation.chunk);
+}
+
+const Cost* ForwardPass::CostsOf(const Operation& operation) const {
+  const size_t of_part = operation.part * ranks_;
+  switch (operation.kind) {
+    case StageKind::kAttention:
+      return &attention_[of_part];
+    case StageKind::kDenseMlp:
+      return &dense_[of_part];
+    case StageKind::kRouter:
+      return &router_[of_part];
+    case StageKind::kQuantize:
+      if (!work_->quantize_costs.empty()) return &work_->quantize_costs[PieceOf(operation) * ranks_];
+      return &quantize_[work_->split.shape.piece(operation.part, operation.chunk) * ranks_];
+    case StageKind::kSharedExperts:
+      return &shared_[of_part];
+    case StageKind::kRoutedExperts:
+    case StageKind::kFusedExperts:
+      return &work_->expert_costs[PieceOf(operation) * ranks_];
+    case StageKind::kLmHead:
+      return head_.data();
+    case StageKind::kStatistics:
+    case StageKind::kDispatch:
+    case StageKind::kCombine:
+      break;
+  }
+  EPSIM_CHECK(!"a computing operation");
+  __builtin_unreachable();
+}
+
+void ForwardPass::Compute(int operation) {
+  const Operation& op = program_->operations[operation];
+  const Cost* const costs = CostsOf(op);
+  SimTime* const start = start_of(operation);
+  SimTime* const finish = finish_of(operation);
+  ReadyFor(op, start);
+  source_[operation] = costs[0].source;
+  for (size_t rank = 0; rank < ranks_; ++rank) finish[rank] = start[rank] + costs[rank].time;
+  if (op.step == AttentionStep::kAll && (!op.beside_exchange || sms_left_ == 1)) return;
+
+  const double first_share = context_.schedule.external().two_batch_overlap().first_attention_share();
+  for (size_t rank = 0; rank < ranks_; ++rank) {
+    Duration time = costs[rank].time;
+    if (op.step != AttentionStep::kAll) {
+      const Duration first = RoundUpWithinStep(first_share * static_cast<double>(time.count()));
+      time = op.step == AttentionStep::kFirst ? first : time - first;
+    }
+    if (op.beside_exchange) time = AtSpeed(time, sms_left_);
+    finish[rank] = start[rank] + time;
+  }
+}
+
+void ForwardPass::StartExchange(int operation) {
+  const Operation& op = program_->operations[operation];
+  const bool under_way = next_.operation == operation;
+  ReadyFor(op, next_.ready.data());
+  if (!under_way) MakeExchange(op, &next_);
+  for (size_t rank = 0; rank < ranks_; ++rank) release_[rank] = next_.ready[rank] + exchange_.launch;
+  if (under_way) return context_.network->Revise(next_.phase, release_);
+  next_.operation = operation;
+  next_.phase =
+      context_.network->Start(kBatchStream, exchange_.traffic, release_,
                               [this](PhaseId phase, absl::Span<const SimTime> finish) { OnReport(phase, finish); });
 }
 
-void ForwardPass::OnReport(PhaseId phase, absl::Span<const SimTime> finish) {
-  if (next_exchange_ == phase) {
-    // Every rank has been released, so what led there is final.
-    FlushPending();
-    release_ = ready_;
-    before_ = {layer_, moe_layer_, compute_free_, shared_finish_};
-    after_ = next_kind_;
-    last_exchange_ = phase;
-    next_exchange_.reset();
-    RunFrom(finish);
-  } else if (last_exchange_ == phase && !done_) {
-    for (PendingStage& stage : pending_) spare_.push_back(std::move(stage));
-    pending_.clear();
-    RunFrom(finish);
+void ForwardPass::MakeExchange(const Operation& operation, Flight* flight) {
+  const Communication& communication = *context_.communication;
+  flight->source = CostSource::kNetwork;
+  switch (operation.kind) {
+    case StageKind::kStatistics:
+      communication.Statistics(1, &exchange_);
+      break;
+    case StageKind::kDispatch:
+      communication.Dispatch(work_->routed[PieceOf(operation)], &exchange_);
+      break;
+    case StageKind::kCombine:
+      communication.Combine(work_->routed[PieceOf(operation)], &exchange_);
+      break;
+    default: {
+      EPSIM_CHECK(operation.kind == StageKind::kFusedExperts);
+      communication.Dispatch(work_->routed[PieceOf(operation)], &exchange_);
+      communication.Combine(work_->routed[PieceOf(operation)], &combine_);
+      std::vector<int64_t>& bytes = exchange_.traffic.bytes;
+      for (size_t i = 0; i < bytes.size(); ++i) bytes[i] += combine_.traffic.bytes[i];
+      exchange_.launch = std::max(exchange_.launch, combine_.launch);
+      exchange_.floor = std::max(exchange_.floor, combine_.floor);
+      for (size_t rank = 0; rank < ranks_; ++rank) exchange_.busy[rank] += combine_.busy[rank];
+    }
   }
+  for (size_t rank = 0; rank < ranks_; ++rank) {
+    flight->least[rank] = std::max(exchange_.floor, exchange_.launch + exchange_.busy[rank]);
+  }
+  if (operation.kind != StageKind::kFusedExperts) return;
+  const Cost* const costs = CostsOf(operation);
+  flight->source = costs[0].source;
+  for (size_t rank = 0; rank < ranks_; ++rank) flight->least[rank] = std::max(flight->least[rank], costs[rank].time);
+}
+
+void ForwardPass::OnReport(PhaseId phase, absl::Span<const SimTime> finish) {
+  if (next_.operation >= 0 && next_.phase == phase) {
+    // Every rank has been released, so that all that led there is final, the exchange before it included.
+    ShowFinal(++reported_);
+    std::swap(last_, next_);
+    next_.operation = -1;
+  } else if (last_.operation < 0 || last_.phase != phase || done_) {
+    return;
+  }
+  TakeFinishes(last_, finish);
+  Advance();
+}
+
+void ForwardPass::TakeFinishes(const Flight& flight, absl::Span<const SimTime> finish) {
+  SimTime* const start_of_rank = start_of(flight.operation);
+  SimTime* const finish_of_rank = finish_of(flight.operation);
+  size_t last = 0;
+  for (size_t rank = 0; rank < ranks_; ++rank) {
+    start_of_rank[rank] = flight.ready[rank];
+    finish_of_rank[rank] = std::max(finish[rank], flight.ready[rank] + flight.least[rank]);
+    if (finish_of_rank[rank] > finish_of_rank[last]) last = rank;
+  }
+  source_[flight.operation] = finish_of_rank[last] == finish[last] ? CostSource::kNetwork : flight.source;
+  link_class_[flight.operation] = context_.network->limiting_class();
 }
 
 void ForwardPass::Finish() {
-  Compute(StageKind::kLmHead, [&](int rank) { return head_[rank]; });
   const uint64_t event = ++finish_event_;
-  context_.queue->Schedule(Latest(ready_), Phase::kComplete, [this, event] {
+  const int last = static_cast<int>(program_->operations.size()) - 1;
+  context_.queue->Schedule(Latest({finish_of(last), ranks_}), Phase::kComplete, [this, event] {
     if (event != finish_event_) return;
-    FlushPending();
+    ShowFinal(static_cast<int>(program_->exchanges.size()) + 1);
     done_ = true;
   });
 }
 
-template <typename CostOfRank>
-void ForwardPass::Compute(StageKind kind, CostOfRank cost) {
-  PendingStage& stage = NewPending(kind, cost(0).source);
-  for (int rank = 0; rank < ranks_; ++rank) {
-    stage.start[rank] = std::max(ready_[rank], compute_free_[rank]);
-    stage.finish[rank] = stage.start[rank] + cost(rank).time;
-    ready_[rank] = compute_free_[rank] = stage.finish[rank];
-  }
-}
-
-ForwardPass::PendingStage& ForwardPass::NewPending(StageKind kind, CostSource source) {
-  if (spare_.empty()) {
-    pending_.emplace_back();
-  } else {
-    pending_.push_back(std::move(spare_.back()));
-    spare_.pop_back();
-  }
-  PendingStage& stage = pending_.back();
-  stage.kind = kind;
-  stage.layer = layer_;
-  stage.source = source;
-  stage.start.resize(ranks_);
-  stage.finish.resize(ranks_);
-  return stage;
-}
-
-void ForwardPass::FlushPending() {
-  for (PendingStage& stage : pending_) {
-    const StageRecord record{.kind = stage.kind,
-                             .layer = stage.layer,
-                             .source = stage.source,
-                             .link_class = stage.link_class,
-                             .start = stage.start,
-                             .finish = stage.finish};
+void ForwardPass::ShowFinal(int exchanges) {
+  const std::vector<ProgramHook>& hooks = program_->hooks;
+  const auto show_hooks = [&](const Operation& operation, bool at_finish) {
+    for (; shown_hooks_ < hooks.size(); ++shown_hooks_) {
+      const ProgramHook& hook = hooks[shown_hooks_];
+      if (static_cast<size_t>(hook.operation) != shown_ || hook.at_finish != at_finish) return;
+      const SimTime* const time = at_finish ? finish_of(hook.operation) : start_of(hook.operation);
+      const HookRecord record{
+          .hook = hook.hook, .moe_layer = operation.moe_layer, .repeat = operation.repeat, .time = {time, ranks_}};
+      for (Observer* observer : context_.observers) observer->OnHook(record);
+    }
+  };
+  for (; shown_ < program_->operations.size(); ++shown_) {
+    const Operation& operation = program_->operations[shown_];
+    if (operation.exchanges >= exchanges) return;
+    const int place = static_cast<int>(shown_);
+    show_hooks(operation, false);
+    const StageRecord record{.kind = operation.kind,
+                             .layer = operation.layer,
+                             .part = operation.part,
+                             .chunk = operation.chunk,
+                             .repeat = operation.repeat,
+                             .source = source_[place],
+                             .link_class = link_class_[place],
+                             .start = {start_of(place), ranks_},
+                             .finish = {finish_of(place), ranks_}};
     for (Observer* observer : context_.observers) observer->OnStage(record);
-    spare_.push_back(std::move(stage));
+    show_hooks(operation, true);
   }
-  pending_.clear();
 }
 
 }  // namespace epsim

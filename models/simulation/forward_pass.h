@@ -1,8 +1,9 @@
-// One forward pass of one batch through all layers of the model, as events: compute stages end when their cost has
-// passed, dispatch and combine end when the network says so.  Every stage carries one start and one finish per rank.
+// One forward pass of one batch through all layers of the model: a program (models/schedule/program.h) run on every
+// rank at once.  Kernels end when their cost has passed, exchanges when the network says so.  Every stage carries one
+// start and one finish per rank.
 #pragma once
 
-#include <functional>
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -11,9 +12,10 @@
 #include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
 #include "models/model.pb.h"
+#include "models/schedule/program.h"
 #include "models/schedule/schedule.pb.h"
-#include "models/schedule/stage.h"
 #include "models/simulation/observer.h"
+#include "models/simulation/step_work.h"
 #include "platforms/cluster.h"
 #include "platforms/network/network.h"
 
@@ -24,75 +26,86 @@ struct ForwardContext {
   const ModelSpec* model;
   const Cluster* cluster;
   const CostModel* costs;
-  const Communication* communication;
-  ScheduleConfig schedule;
+  Communication* communication;  // Asked to admit each step.
+  ScheduleConfig schedule;       // Complete and checked (schedule_config.h).
   Network* network;
   EventQueue* queue;
   std::vector<Observer*> observers;
 };
 
-// Whether layer `layer` of the model (counted with the dense ones) has routed experts.  Dense layers come first; where
-// there are as many of them as of MoE layers the two alternate, dense first (Llama 4).
-bool IsMoeLayer(const ModelSpec& model, int layer);
-
+// On each rank an operation starts when those that it waits for have finished there.  An exchange whose ranks are ready
+// at t[r] is released to the network at t[r] + launch, and with n[r] what the network says, rank r finishes at
+//   max(n[r], t[r] + floor, t[r] + launch + busy[r])
+// A fused kernel carries both ways' bytes at once, and also takes t[r] + the experts' cost.  Computing beside an
+// exchange takes 1 / (the share of streaming multiprocessors left) as long.
 class ForwardPass {
  public:
   explicit ForwardPass(ForwardContext context);
 
-  // Starts a step now.  `layers` [MoE layers] and `expert_costs` [MoE layers, ranks] stay valid until it has ended.
-  // The pass ends when the last rank has; done() is then true.  REQUIRES: no step is under way.
-  void Begin(const StepBatch& batch, absl::Span<const RoutedLayer> layers, absl::Span<const Cost> expert_costs);
+  // Starts a step now.  `program` and `work` stay valid until it has ended.  The pass ends when the last rank has;
+  // done() is then true.  REQUIRES: no step is under way.
+  void Begin(const Program& program, const StepWork& work);
   bool done() const { return done_; }
 
  private:
-  // Per-rank times of one stage that may still be revised.
-  struct PendingStage {
-    StageKind kind;
-    int layer;
-    CostSource source;
-    LinkClass link_class;
-    std::vector<SimTime> start, finish;
-  };
   using Times = std::vector<SimTime>;
 
-  // The part of the pass between two exchanges is a function of when each rank's data is there and its compute stream
-  // is free.  It is run when the exchange before it first reports and run again if that report is revised.
-  void RunFrom(absl::Span<const SimTime> data_ready);
-  void AfterDispatch();
-  void UntilNextDispatch();
-  void Finish();
+  // Exchanges are one chain.  Of the one that has reported last the network may still change its mind, the one behind
+  // it has been started, and of those behind that nothing is known.
+  struct Flight {
+    PhaseId phase{};
+    int operation = -1;           // -1: none.
+    Times ready;                  // [ranks]
+    std::vector<Duration> least;  // [ranks]: between ready and finish, whatever the network says.
+    CostSource source{};          // Of `least`.
+  };
 
+  void CostBatch();
+  // Runs what waits for the exchanges so far and for no other, and starts the exchange behind it; or, where it is under
+  // way, tells the network of its new releases.  All of that is a function of the finishes so far.
+  void Advance();
+  void Compute(int operation);
+  void StartExchange(int operation);
+  // The exchange of an operation, and what it takes beside the network, into exchange_ and `flight`.
+  void MakeExchange(const Operation& operation, Flight* flight);
   void OnReport(PhaseId phase, absl::Span<const SimTime> finish);
-  void StartExchange(StageKind kind, const TrafficMatrix& traffic);
-  // Runs a compute stage on every rank: start = max(data ready, compute stream free), ready = free = start + cost.
-  template <typename CostOfRank>
-  void Compute(StageKind kind, CostOfRank cost);
-  PendingStage& NewPending(StageKind kind, CostSource source);
-  void FlushPending();
+  void TakeFinishes(const Flight& flight, absl::Span<const SimTime> finish);
+  void Finish();
+  // When each rank is ready for an operation, into ready[0, ranks).
+  void ReadyFor(const Operation& operation, SimTime* ready) const;
+  // [ranks]: of a computing operation, as if nothing ran beside it.
+  const Cost* CostsOf(const Operation& operation) const;
+  size_t PieceOf(const Operation& operation) const;
+  // Shows the observers the operations that wait for fewer than `exchanges` exchanges: nothing can change them any
+  // more.
+  void ShowFinal(int exchanges);
+
+  SimTime* start_of(int operation) { return &start_[static_cast<size_t>(operation) * ranks_]; }
+  SimTime* finish_of(int operation) { return &finish_[static_cast<size_t>(operation) * ranks_]; }
+  const SimTime* finish_of(int operation) const { return &finish_[static_cast<size_t>(operation) * ranks_]; }
 
   const ForwardContext context_;
-  const int ranks_;
+  const size_t ranks_;
 
   // The step.
-  const StepBatch* batch_ = nullptr;
-  absl::Span<const RoutedLayer> layers_;
-  absl::Span<const Cost> expert_costs_;
-  std::vector<Cost> attention_, router_, shared_, dense_, head_;  // [ranks]; the same in every layer.
+  const Program* program_ = nullptr;
+  const StepWork* work_ = nullptr;
+  std::vector<Cost> attention_, router_, shared_, dense_;  // [parts as in Operation::part, ranks]
+  std::vector<Cost> quantize_;                             // [pieces, ranks]
+  std::vector<Cost> head_;                                 // [ranks]
+  double sms_left_ = 1;
+  SimTime begin_;
   bool done_ = true;
 
-  // Where the pass stands: the part between exchanges that was run last.
-  int layer_ = 0, moe_layer_ = 0;   // The layer in progress.
-  std::optional<StageKind> after_;  // The exchange before this part; none at the start of the step.
-  Times ready_, compute_free_, shared_finish_;
-  struct Snapshot {
-    int layer, moe_layer;
-    Times compute_free, shared_finish;
-  } before_;  // State before this part, to run it again.
-  std::optional<PhaseId> last_exchange_, next_exchange_;
-  std::optional<StageKind> next_kind_;
-  Times release_;  // Of the next exchange.
-  std::vector<PendingStage> pending_, spare_;
-  Exchange exchange_;
+  // Where it stands.
+  Times start_, finish_;               // [operations, ranks]
+  std::vector<CostSource> source_;     // [operations]
+  std::vector<LinkClass> link_class_;  // [operations]
+  int reported_ = 0;                   // Exchanges.
+  Flight last_, next_;
+  size_t shown_ = 0, shown_hooks_ = 0;  // Operations and hooks that the observers have seen.
+  Times release_;
+  Exchange exchange_, combine_;
   uint64_t finish_event_ = 0;  // Only the newest scheduled end counts.
 };
 

@@ -3,8 +3,8 @@
 
 #include "absl/types/span.h"
 #include "engine/units.h"
-#include "models/schedule/stage.h"
 #include "models/routing/token_routing.h"
+#include "models/schedule/stage.h"
 #include "traces/workload/step_batch.h"
 
 namespace epsim {
@@ -13,15 +13,17 @@ namespace epsim {
 struct StepRecord {
   SimTime start, finish;
   const StepBatch* batch;
-  absl::Span<const RoutedLayer> layers;       // [MoE layers]
-  absl::Span<const Duration> expert_time;     // [MoE layers, ranks]
+  absl::Span<const RoutedLayer> layers;    // [MoE layers]: the whole batch, all its pieces together.
+  absl::Span<const Duration> expert_time;  // [MoE layers, ranks]: likewise, of one run of the layer.
 };
 
 class Observer {
  public:
   virtual ~Observer() = default;
-  // In the order of the schedule, each stage once, when nothing can change it any more.
+  // In the order of the program, each stage once, when nothing can change it any more.
   virtual void OnStage(const StageRecord& stage) = 0;
+  // Likewise, among the stages.
+  virtual void OnHook(const HookRecord&) {}
   // After the last stage of the step.
   virtual void OnStepEnd(const StepRecord& step) = 0;
 };

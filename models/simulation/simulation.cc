@@ -4,10 +4,13 @@
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
+#include <deque>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
+#include "models/schedule/schedule_config.h"
+#include "models/simulation/step_work.h"
 
 namespace epsim {
 namespace {
@@ -50,42 +53,91 @@ absl::Status CheckStepTime(const StepBatch& batch, SimTime start, SimTime now) {
   return absl::OkStatus();
 }
 
+absl::Status OfStep(const StepBatch& batch, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat("step ", batch.index, ", of ", batch.tokens,
+                                                  " tokens: ", absl::string_view(status.message())));
+}
+
+// The programs that steps have needed.  A run has few shapes of batch.
+class ProgramStore {
+ public:
+  // Valid until the next call.
+  const Program& Get(const ForwardContext& context, const ProgramFacts& facts, const BatchShape& shape) {
+    for (const Entry& entry : entries_) {
+      if (entry.facts == facts && entry.shape == shape) return entry.program;
+    }
+    if (entries_.size() == kMost) entries_.pop_front();
+    entries_.push_back({facts, shape, MakeProgram(context.schedule, *context.model, facts, shape)});
+    return entries_.back().program;
+  }
+
+ private:
+  static constexpr size_t kMost = 16;
+  struct Entry {
+    ProgramFacts facts;
+    BatchShape shape;
+    Program program;
+  };
+  std::deque<Entry> entries_;
+};
+
 }  // namespace
 
 absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
                       StepSource& source, const SimulationOptions& options) {
   const int layers = shape.layers;
   Workers workers(options.threads);
-  std::vector<RoutedLayer> routed(layers);
-  std::vector<Cost> expert_costs(static_cast<size_t>(layers) * shape.ranks);
-  std::vector<Duration> expert_time(expert_costs.size());
+  StepWork work;
+  std::vector<RoutedLayer> whole;  // Where a layer has several pieces.
+  std::vector<Duration> expert_time(static_cast<size_t>(layers) * shape.ranks);
+  const bool quantizes = context.costs->Quantize(1).time > Duration{};
+  ProgramStore programs;
   ForwardPass pass(context);
   int64_t steps = 0;
   while (true) {
     RETURN_IF_ERROR(options.stop.Check());
     ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(context.queue->now()));
     if (batch == nullptr) return absl::OkStatus();
+    absl::StatusOr<BatchSplit> split = SplitBatch(context.schedule, *batch);
+    if (!split.ok()) return OfStep(*batch, split.status());
+    const absl::Status admitted = context.communication->Admit(
+        {.max_tokens_per_rank = split->max_tokens_per_rank, .chunks = split->shape.chunks});
+    if (!admitted.ok()) return OfStep(*batch, admitted);
+    const ProgramFacts facts = FactsOf(context.schedule, *context.communication, quantizes);
+    PrepareStep(
+        *batch, *std::move(split),
+        {.padding = context.schedule.has_external() ? context.schedule.external().padding() : ExternalSchedule::NEVER,
+         .gathers_rows = GathersRows(*context.communication),
+         .has_dispatch = facts.has_dispatch,
+         .quantizes_received = facts.quantization == Quantization::kAfterDispatch},
+        layers, &work);
+    const bool in_pieces = work.pieces() > 1 || work.padded;
+    whole.resize(in_pieces ? layers : 0);
     workers.ForEach(layers, [&](int layer) {
       if (options.stop.stop_requested()) return;
-      routing.Count(*batch, WholeBatch(*batch), Layer(layer), &routed[layer]);
-      const absl::Span<const int32_t> tokens = routed[layer].tokens_per_slot;
+      RouteLayer(routing, *context.costs, *context.cluster, shape, layer, &work);
+      if (in_pieces) AddUpPieces(work, layer, &whole[layer]);
       for (int rank = 0; rank < shape.ranks; ++rank) {
-        const size_t i = static_cast<size_t>(layer) * shape.ranks + rank;
-        expert_costs[i] =
-            context.costs->RoutedExperts(tokens.subspan(rank * shape.slots_per_rank(), shape.slots_per_rank()));
-        expert_time[i] = expert_costs[i].time;
+        Duration& time = expert_time[static_cast<size_t>(layer) * shape.ranks + rank];
+        time = Duration{};
+        for (int piece = layer * work.pieces(); piece < (layer + 1) * work.pieces(); ++piece) {
+          time += work.expert_costs[static_cast<size_t>(piece) * shape.ranks + rank].time;
+        }
       }
     });
     RETURN_IF_ERROR(options.stop.Check());
     const SimTime start = context.queue->now();
-    pass.Begin(*batch, routed, expert_costs);
+    pass.Begin(programs.Get(context, facts, work.split.shape), work);
     while (!pass.done()) {
       RETURN_IF_ERROR(options.stop.Check());
       context.queue->Step();
       RETURN_IF_ERROR(CheckStepTime(*batch, start, context.queue->now()));
     }
-    const StepRecord record{
-        .start = start, .finish = context.queue->now(), .batch = batch, .layers = routed, .expert_time = expert_time};
+    const StepRecord record{.start = start,
+                            .finish = context.queue->now(),
+                            .batch = batch,
+                            .layers = in_pieces ? whole : work.routed,
+                            .expert_time = expert_time};
     for (Observer* observer : context.observers) observer->OnStepEnd(record);
     if (options.progress != nullptr) options.progress->Set(++steps);
   }

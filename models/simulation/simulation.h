@@ -22,8 +22,9 @@ struct SimulationOptions {
   Progress* progress = nullptr;  // May be null.
 };
 
-// Runs every remaining step of `source`.  The batches must have the model's MoE layers.  Fails on a step that takes
-// kLongestStep or longer and on a run of 30 days.
+// Runs every remaining step of `source`.  The batches must have the model's MoE layers, and `routing` the detail that
+// the communication strategy asks for.  Fails on a step that the strategy does not admit or the schedule cannot cut,
+// that takes kLongestStep or longer, and on a run of 30 days.
 absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
                       StepSource& source, const SimulationOptions& options);
 

@@ -1,6 +1,8 @@
 #include "platforms/network/network.h"
 
+#include "platforms/network/max_min.h"
 #include "platforms/network/port.h"
+#include "platforms/network/simgrid.h"
 
 namespace epsim {
 
@@ -10,8 +12,9 @@ absl::StatusOr<std::unique_ptr<Network>> NewNetwork(const NetworkConfig& config,
     case NetworkConfig::kPort:
       return NewPortNetwork(config.port(), cluster, queue);
     case NetworkConfig::kMaxMin:
+      return NewMaxMinNetwork(config.max_min(), cluster, queue);
     case NetworkConfig::kSimgrid:
-      return absl::UnimplementedError("network: not there yet");
+      return NewSimGridNetwork(config.simgrid(), cluster, queue);
     case NetworkConfig::NETWORK_NOT_SET:
       break;
   }

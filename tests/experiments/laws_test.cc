@@ -267,7 +267,9 @@ TEST_P(Laws, BytesBalance) {
   const int64_t dispatch = fp8 ? kHidden + kHidden / 128 * 4 : 2 * kHidden, combine = 2 * kHidden;
 
   std::vector<int64_t> on_link(cluster.links().size());
-  std::map<std::string_view, int64_t> by_class = {{"nvlink", 0}, {"pcie", 0}, {"nic", 0}};
+  std::map<std::string_view, int64_t> by_class;
+  for (const LinkClass link_class : kAllLinkClasses) by_class[Name(link_class)] = 0;
+  const std::map<std::string_view, int64_t> none = by_class;
   for (const SeenStep& step : run.steps) {
     ASSERT_EQ(step.exchanges.size(), 2u * kMoeLayers);
     for (int layer = 0; layer < kMoeLayers; ++layer) {
@@ -278,10 +280,10 @@ TEST_P(Laws, BytesBalance) {
           ASSERT_EQ(step.exchanges[2 * layer + 1][owner * ranks + source], tokens * combine);
           const bool same_node = source / GetParam().gpus_per_node == owner / GetParam().gpus_per_node;
           by_class[same_node ? "nvlink" : "nic"] += tokens * (dispatch + combine);
-          for (const Link link : cluster.route(Rank(source), Rank(owner)).links) {
+          for (const Link link : cluster.route(Rank(source), Rank(owner)).links()) {
             on_link[Index(link)] += tokens * dispatch;
           }
-          for (const Link link : cluster.route(Rank(owner), Rank(source)).links) {
+          for (const Link link : cluster.route(Rank(owner), Rank(source)).links()) {
             on_link[Index(link)] += tokens * combine;
           }
         }
@@ -290,7 +292,7 @@ TEST_P(Laws, BytesBalance) {
     ASSERT_THAT(step.bytes_on_link, ElementsAreArray(on_link)) << "after step " << step.index;
   }
 
-  std::map<std::string_view, int64_t> out = {{"nvlink", 0}, {"pcie", 0}, {"nic", 0}}, in = out;
+  std::map<std::string_view, int64_t> out = none, in = none;
   for (size_t link = 0; link < on_link.size(); ++link) {
     const LinkSpec& spec = cluster.links()[link];
     (spec.outgoing ? out : in)[Name(spec.link_class)] += run.steps.back().bytes_on_link[link];
@@ -313,17 +315,20 @@ TEST_P(Laws, BytesBalance) {
 // The stages of one step by kind and layer, each told once and in the order of the schedule.
 class Stages {
  public:
-  explicit Stages(const SeenStep& step) {
+  Stages(const SeenStep& step, bool quantizes) {
     for (const SeenStage& stage : step.stages)
       EXPECT_TRUE(stages_.emplace(Key(stage.kind, stage.layer), &stage).second);
     // Layer 0 is dense, the others are not.
     const std::vector<StageKind> dense = {StageKind::kAttention, StageKind::kDenseMlp},
-                                 moe = {StageKind::kAttention, StageKind::kRouter,        StageKind::kSharedExperts,
-                                        StageKind::kDispatch,  StageKind::kRoutedExperts, StageKind::kCombine};
+                                 to_router = {StageKind::kAttention, StageKind::kRouter},
+                                 from_shared = {StageKind::kSharedExperts, StageKind::kDispatch,
+                                                StageKind::kRoutedExperts, StageKind::kCombine};
     std::vector<Key> wanted;
     for (const StageKind kind : dense) wanted.emplace_back(kind, 0);
     for (int layer = 1; layer <= kMoeLayers; ++layer) {
-      for (const StageKind kind : moe) wanted.emplace_back(kind, layer);
+      for (const StageKind kind : to_router) wanted.emplace_back(kind, layer);
+      if (quantizes) wanted.emplace_back(StageKind::kQuantize, layer);
+      for (const StageKind kind : from_shared) wanted.emplace_back(kind, layer);
     }
     wanted.emplace_back(StageKind::kLmHead, kMoeLayers + 1);
     std::vector<Key> told;
@@ -346,6 +351,7 @@ TEST_P(Laws, CausesPrecedeEffects) {
   const Cluster& cluster = run.parts->cluster;
   const int ranks = cluster.ranks();
   const bool overlap = Resolve(GetParam().set).experiment().schedule().overlap_shared_experts();
+  const bool quantizes = Resolve(GetParam().set).experiment().costs().precision().dispatch() == FP8;
   constexpr Duration kRounding(1);
   SimTime last_finish{};
   int overlapped = 0;
@@ -355,7 +361,7 @@ TEST_P(Laws, CausesPrecedeEffects) {
     last_finish = step.finish;
     ASSERT_GT(step.finish, step.start);
 
-    const Stages stages(step);
+    const Stages stages(step, quantizes);
     if (testing::Test::HasFailure()) return;
     const SeenStage& head = stages.of(StageKind::kLmHead, kMoeLayers + 1);
     ASSERT_EQ(step.finish, *std::max_element(head.finish.begin(), head.finish.end()));
@@ -377,6 +383,9 @@ TEST_P(Laws, CausesPrecedeEffects) {
                         &experts = stages.of(StageKind::kRoutedExperts, layer),
                         &combine = stages.of(StageKind::kCombine, layer);
         ASSERT_GE(dispatch.start[rank], router.finish[rank]);
+        if (quantizes) {
+          ASSERT_GE(dispatch.start[rank], stages.of(StageKind::kQuantize, layer).finish[rank]);
+        }
         ASSERT_GE(dispatch.start[rank], overlap ? SimTime{} : shared.finish[rank]);
         overlapped += dispatch.start[rank] < shared.finish[rank];
         ASSERT_GE(experts.start[rank], dispatch.finish[rank]);
@@ -402,10 +411,10 @@ TEST_P(Laws, CausesPrecedeEffects) {
           ASSERT_GE(stage.finish[rank], stage.start[other] + from.latency) << "of rank " << rank << " after " << other;
           const int64_t received = bytes[other * ranks + rank];
           if (received > 0) {
-            const BytesPerSecond bandwidth = cluster.links()[Index(from.links.back())].bandwidth;
+            const BytesPerSecond bandwidth = cluster.links()[Index(from.links().back())].bandwidth;
             ASSERT_GE(stage.finish[rank] + kRounding, stage.start[other] + Bytes(received) / bandwidth + from.latency);
           }
-          through[Index(to.links.front())] += bytes[rank * ranks + other];
+          through[Index(to.links().front())] += bytes[rank * ranks + other];
         }
         for (size_t link = 0; link < through.size(); ++link) {
           if (through[link] == 0) continue;

@@ -39,11 +39,12 @@ class StepMeterTest : public testing::Test {
   }
 
   // A stage of layer 0 with start and finish of ranks 0 and 1, from the start of the step.
-  void Stage(StageKind kind, Duration s0, Duration s1, Duration f0, Duration f1) {
+  void Stage(StageKind kind, Duration s0, Duration s1, Duration f0, Duration f1,
+             CostSource source = CostSource::kRoofline) {
     const SimTime start[] = {kBegin + s0, kBegin + s1}, finish[] = {kBegin + f0, kBegin + f1};
     meter_->OnStage({.kind = kind,
                      .layer = 0,
-                     .source = CostSource::kRoofline,
+                     .source = source,
                      .link_class = LinkClass::kNvlink,
                      .start = start,
                      .finish = finish});
@@ -96,24 +97,48 @@ TEST_F(StepMeterTest, ChargesStagesByTheAdvanceOfTheLatestFinish) {
   EXPECT_EQ(facts.bytes[static_cast<size_t>(LinkClass::kNvlink)], 14);
 }
 
-// Shared experts 10-25 beside a dispatch 10-40: hidden, charged nothing; the dispatch is charged all of its 30 us.
-TEST_F(StepMeterTest, HiddenSharedExpertsCostNothing) {
+// Shared experts 10-25 beside a dispatch 10-40: of the 30 us, computing covers 15; 15 of the dispatch are exposed.
+TEST_F(StepMeterTest, AnExchangeIsChargedWhatComputingDoesNotCover) {
   Stage(StageKind::kRouter, 0us, 0us, 10us, 10us);
   Stage(StageKind::kSharedExperts, 10us, 10us, 25us, 25us);
-  Stage(StageKind::kDispatch, 10us, 10us, 40us, 40us);
+  Stage(StageKind::kDispatch, 10us, 10us, 40us, 40us, CostSource::kNetwork);
   const StepFacts facts = End(40us);
-  EXPECT_EQ(Of(facts, StageKind::kSharedExperts), Duration(0));
-  EXPECT_EQ(Of(facts, StageKind::kDispatch), Duration(30us));
+  EXPECT_EQ(Of(facts, StageKind::kSharedExperts), Duration(15us));
+  EXPECT_EQ(Of(facts, StageKind::kDispatch), Duration(15us));
+  EXPECT_EQ(facts.by_source[static_cast<size_t>(CostSource::kNetwork)], Duration(15us));
+  EXPECT_EQ(facts.by_link_class[static_cast<size_t>(LinkClass::kNvlink)], Duration(15us));
 }
 
-// They end at 55, the dispatch at 40: they are charged the 15 us beyond it.
-TEST_F(StepMeterTest, SharedExpertsAreChargedWhatTheyTakeBeyondTheDispatch) {
+// They end at 55, the dispatch at 40: the dispatch is told of first and charged its 30 us, they what is beyond.
+TEST_F(StepMeterTest, ComputingIsChargedWhatItTakesBeyondAnExchange) {
   Stage(StageKind::kRouter, 0us, 0us, 10us, 10us);
   Stage(StageKind::kSharedExperts, 10us, 10us, 55us, 55us);
   Stage(StageKind::kDispatch, 10us, 10us, 40us, 40us);
   const StepFacts facts = End(55us);
   EXPECT_EQ(Of(facts, StageKind::kSharedExperts), Duration(15us));
   EXPECT_EQ(Of(facts, StageKind::kDispatch), Duration(30us));
+}
+
+// Two halves of a batch: the experts of one (20-50) are told of before the dispatch of the other (20-45), which ends
+// earlier.  It is charged 25 us, they the 5 us beyond it.
+TEST_F(StepMeterTest, StagesAreChargedInTheOrderOfTheirFinishes) {
+  Stage(StageKind::kAttention, 0us, 0us, 20us, 20us);
+  Stage(StageKind::kRoutedExperts, 20us, 20us, 50us, 30us);
+  Stage(StageKind::kDispatch, 20us, 20us, 40us, 45us);
+  const StepFacts facts = End(50us);
+  EXPECT_EQ(Of(facts, StageKind::kDispatch), Duration(25us));
+  EXPECT_EQ(Of(facts, StageKind::kRoutedExperts), Duration(5us));
+  EXPECT_EQ(facts.by_rank[1], Duration(25us));
+  EXPECT_EQ(facts.by_rank[0], Duration(25us));
+}
+
+// Of two that end at once the first of the program is charged.
+TEST_F(StepMeterTest, EqualFinishesAreChargedInTheOrderOfTheProgram) {
+  Stage(StageKind::kSharedExperts, 0us, 0us, 30us, 30us);
+  Stage(StageKind::kDispatch, 0us, 0us, 30us, 30us);
+  const StepFacts facts = End(30us);
+  EXPECT_EQ(Of(facts, StageKind::kSharedExperts), Duration(30us));
+  EXPECT_EQ(Of(facts, StageKind::kDispatch), Duration(0));
 }
 
 // Without overlap the dispatch starts when they have ended, and both are charged whole.

@@ -1,7 +1,6 @@
-#include "models/communication/all_to_all.h"
-
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/models/communication/site.h"
 
 namespace epsim {
 namespace {
@@ -12,24 +11,29 @@ using ::testing::ElementsAre;
 RoutedLayer Example() {
   RoutedLayer routed;
   routed.tokens_between = {5, 3, 2, 7};
+  routed.tokens = {8, 9};
   return routed;
 }
 
+// A token of hidden 1024 is 1,024 + 4 * 8 = 1,056 B in fp8 and 2,048 B in bf16.
 TEST(AllToAll, DispatchSendsOneCopyPerTokenAndRank) {
-  TrafficMatrix traffic;
-  NewAllToAll({}, 2, {Bytes(10), Bytes(100)})->Dispatch(Example(), &traffic);
-  EXPECT_EQ(traffic.ranks, 2);
-  EXPECT_THAT(traffic.bytes, ElementsAre(0, 30, 20, 0));
+  const Site site(2, 2, 1024, 8, 2, FP8);
+  Exchange exchange;
+  (*site.Make("all_to_all {}"))->Dispatch(Example(), &exchange);
+  EXPECT_THAT(Entries(exchange.traffic), ElementsAre("0>1 3168", "1>0 2112"));
+  EXPECT_EQ(exchange.launch, Duration{});
+  EXPECT_EQ(exchange.traffic.efficiency.node, 1);
 }
 
 TEST(AllToAll, CombineReturnsOnePartialSumFromEach) {
-  TrafficMatrix traffic;
-  NewAllToAll({}, 2, {Bytes(10), Bytes(100)})->Combine(Example(), &traffic);
-  EXPECT_THAT(traffic.bytes, ElementsAre(0, 200, 300, 0));
+  const Site site(2, 2, 1024, 8, 2, FP8);
+  Exchange exchange;
+  (*site.Make("all_to_all {}"))->Combine(Example(), &exchange);
+  EXPECT_THAT(Entries(exchange.traffic), ElementsAre("0>1 4096", "1>0 6144"));
 }
 
 TEST(Communication, NoneChosenIsAnError) {
-  EXPECT_EQ(NewCommunication({}, 2, {Bytes(1), Bytes(1)}).status().message(), "communication: none chosen");
+  EXPECT_EQ(Site(2, 2, 1024, 8, 2).Problem(""), "communication: none chosen");
 }
 
 }  // namespace

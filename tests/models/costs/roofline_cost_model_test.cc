@@ -62,6 +62,48 @@ TEST(RooflineRoutedExpertsTest, Mxfp4ActivationsUseTheFp4Units) {
             7'000'000 + 6'291'456 + 20 * (512 + 68) + 3'145'728);
 }
 
+// Weights 2 * (32,768 + 128 * 8) and 32,768 + 256 * 4, rows in of 256 + 8 and 128 + 4: the fp8 units at 1 ps an
+// operation hide the bytes.
+TEST(RooflineRoutedExpertsTest, Mxfp8UsesTheFp8Units) {
+  EXPECT_EQ(Experts("expert_weights: MXFP8", kHistogram),
+            7'000'000 + (2 * 67'584 + 20 * 776) + 20 * 644 + (2 * 33'792 + 20 * 644));
+  GpuSpec slow = RoundGpu();
+  slow.set_fp8("1 TFLOP/s");
+  EXPECT_EQ(Experts("expert_weights: MXFP8", kHistogram, slow), 7'000'000 + 6'291'456 + 20 * 644 + 3'145'728);
+}
+
+// NVFP4 weights take NVFP4 activations: rows in of 128 + 16 and 64 + 8 B, 4.5 bits a weight.
+TEST(RooflineRoutedExpertsTest, Nvfp4UsesTheFp4Units) {
+  EXPECT_EQ(Experts("expert_weights: NVFP4", kHistogram),
+            7'000'000 + (2 * 2 * 128 * 144 + 20 * (144 + 512)) + 20 * (512 + 72) + (2 * 256 * 72 + 20 * (72 + 512)));
+  GpuSpec slow = RoundGpu();
+  slow.set_fp4("1 TFLOP/s");
+  EXPECT_EQ(Experts("expert_weights: NVFP4", kHistogram, slow), 7'000'000 + 6'291'456 + 20 * (512 + 72) + 3'145'728);
+}
+
+// Four-bit weights with eight-bit activations are computed in the wider of the two.
+TEST(RooflineRoutedExpertsTest, Mxfp4WithMxfp8UsesTheFp8Units) {
+  GpuSpec slow = RoundGpu();
+  slow.set_fp8("1 TFLOP/s");
+  EXPECT_EQ(Experts("expert_weights: MXFP4 expert_activations: MXFP8", kHistogram, slow),
+            7'000'000 + 6'291'456 + 20 * 644 + 3'145'728);
+}
+
+TEST(CompleteCostConfigTest, FillsInWhatGoesWithTheWeights) {
+  const auto complete = [](const std::string& precision) {
+    return CompleteCostConfig(Parse<CostConfig>("precision { " + precision + " }"))->precision();
+  };
+  EXPECT_EQ(complete("").expert_activations(), BF16);
+  EXPECT_EQ(complete("").combine(), BF16);
+  EXPECT_EQ(complete("").dispatch(), BF16);
+  EXPECT_EQ(complete("expert_weights: FP8").expert_activations(), FP8);
+  EXPECT_EQ(complete("expert_weights: MXFP8").expert_activations(), MXFP8);
+  EXPECT_EQ(complete("expert_weights: NVFP4").expert_activations(), NVFP4);
+  EXPECT_EQ(complete("expert_weights: MXFP4").expert_activations(), BF16);
+  EXPECT_EQ(complete("expert_weights: MXFP4 expert_activations: MXFP8").expert_activations(), MXFP8);
+  EXPECT_EQ(complete("combine: FP8").combine(), FP8);
+}
+
 TEST(RooflineRoutedExpertsTest, NoTokensCostTheFloors) {
   EXPECT_EQ(Experts("", {0, 0, 0}), 7'000'000);
   EXPECT_EQ(Experts("", {}), 7'000'000);
@@ -118,19 +160,6 @@ TEST(RooflineStagesTest, IsRoundedUpOnce) {
   EXPECT_EQ(RoundCosts(RoundConfig(), RoundModel(), gpu)->Router(3).time.count(), 3'003'974);
 }
 
-TEST(RooflinePayloadTest, DispatchHasItsTypeAndCombineIsBf16) {
-  ModelSpec model = RoundModel();
-  model.set_hidden(7168);
-  const auto bytes = [&](const std::string& precision) {
-    const auto costs = RoundCosts(RoundConfig(precision), model);
-    EXPECT_EQ(costs->CombineBytesPerToken().count(), 14'336);
-    return costs->DispatchBytesPerToken().count();
-  };
-  EXPECT_EQ(bytes(""), 14'336);
-  EXPECT_EQ(bytes("dispatch: FP8"), 7'392);
-  EXPECT_EQ(bytes("dispatch: MXFP4"), 3'808);
-}
-
 TEST(ModelCostViewTest, IsTheTimeOfTheRoutedExperts) {
   const auto costs = RoundCosts();
   EXPECT_EQ(ModelCostView(*costs).ExpertTime(kHistogram), costs->RoutedExperts(kHistogram).time);
@@ -154,6 +183,14 @@ TEST(RooflineErrorTest, AGpuWithoutTheUnitsSaysWhatWouldDo) {
   EXPECT_EQ(error("other_weights: FP8"),
             "precision.other_weights: FP8, but gpu \"A100\" has no fp8 units; BF16 would do");
   EXPECT_EQ(error("dispatch: FP8"), "precision.dispatch: FP8, but gpu \"A100\" has no fp8 units; BF16 would do");
+  EXPECT_EQ(error("expert_weights: MXFP8"),
+            "precision.expert_weights: MXFP8, but gpu \"A100\" has no fp8 units; BF16, or FP8 with expert_activations "
+            "BF16, would do");
+  EXPECT_EQ(error("other_weights: MXFP8"),
+            "precision.other_weights: MXFP8, but gpu \"A100\" has no fp8 units; BF16 would do");
+  EXPECT_EQ(error("expert_weights: NVFP4"),
+            "precision.expert_activations: NVFP4, but gpu \"A100\" has no fp4 units; BF16 would do");
+  EXPECT_EQ(error("dispatch: NVFP4"), "precision.dispatch: NVFP4, but gpu \"A100\" has no fp4 units; BF16 would do");
   EXPECT_EQ(error("dispatch: MXFP4"), "precision.dispatch: MXFP4, but gpu \"A100\" has no fp4 units; BF16 would do");
   EXPECT_EQ(error("expert_weights: MXFP4 expert_activations: MXFP4"),
             "precision.expert_activations: MXFP4, but gpu \"A100\" has no fp4 units; BF16 would do");
@@ -169,6 +206,8 @@ TEST(RooflineErrorTest, ActivationsAreNotNarrowerThanWeights) {
             "precision.expert_activations: MXFP4 with expert_weights FP8; FP8 or BF16 would do");
   EXPECT_EQ(Error(RoundConfig("kv_cache: MXFP4"), RoundModel(), RoundGpu()),
             "precision.kv_cache: MXFP4 is no cache format; BF16 or FP8 would do");
+  EXPECT_EQ(Error(RoundConfig("kv_cache: MXFP8"), RoundModel(), RoundGpu()),
+            "precision.kv_cache: MXFP8 is no cache format; BF16 or FP8 would do");
 }
 
 TEST(RooflineErrorTest, ValuesOutOfRange) {
@@ -214,7 +253,7 @@ TEST(CompleteCostConfigTest, FillsInEveryDefaultAndKeepsWhatIsSet) {
   EXPECT_EQ(PrintTextProto(*CompleteCostConfig(config)), PrintTextProto(config));
   EXPECT_EQ(PrintTextProto(*CompleteCostConfig(RoundConfig("expert_weights: MXFP4"))),
             PrintTextProto(RoundConfig("expert_weights: MXFP4 expert_activations: BF16 other_weights: BF16 "
-                                       "dispatch: BF16 kv_cache: BF16")));
+                                       "dispatch: BF16 kv_cache: BF16 combine: BF16")));
 }
 
 }  // namespace

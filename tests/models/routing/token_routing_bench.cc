@@ -110,7 +110,7 @@ void ByteHistogram(benchmark::State& state) {
 }
 BENCHMARK(ByteHistogram);
 
-// Ids in memory to tokens per slot and de-duplicated traffic.
+// Ids in memory to tokens per slot and de-duplicated traffic; with `detail`, also to pairs and to nodes.
 void RouteInMemory(benchmark::State& state) {
   const InstructionSet set = static_cast<InstructionSet>(state.range(1));
   const std::vector<InstructionSet> supported = SupportedInstructionSets();
@@ -121,7 +121,8 @@ void RouteInMemory(benchmark::State& state) {
   state.SetLabel(InstructionSetName(set));
   const std::vector<uint8_t>& ids = IdsInMemory();
   const ReplicaTable table = Table(kLayersInMemory);
-  const auto routing = NewTokenRouting(Shape(kLayersInMemory), table, set);
+  const RoutingDetail detail{.pairs_between = state.range(2) != 0, .tokens_to_node = state.range(2) != 0};
+  const auto routing = NewTokenRouting(Shape(kLayersInMemory), table, detail, set);
   StepBatch batch;
   batch.tokens = kTokens;
   for (int r = 0; r <= kRanks; ++r) batch.rank_begin.push_back(r * (kTokens / kRanks));
@@ -129,10 +130,11 @@ void RouteInMemory(benchmark::State& state) {
   batch.top_k = kTopK;
   batch.ids = reinterpret_cast<const std::byte*>(ids.data());
   batch.layer_stride = kLayerIds;
+  const TokenRange whole = WholeBatch(batch);
   RoutedLayer routed;
   for (auto _ : state) {
     for (int l = 0; l < static_cast<int>(kLayersInMemory); ++l) {
-      routing->Count(batch, Layer(l), &routed);
+      routing->Count(batch, whole, Layer(l), &routed);
       benchmark::DoNotOptimize(routed.tokens_per_slot.data());
       benchmark::DoNotOptimize(routed.tokens_between.data());
       benchmark::ClobberMemory();
@@ -142,9 +144,10 @@ void RouteInMemory(benchmark::State& state) {
 }
 BENCHMARK(RouteInMemory)
     ->Name("TokenRouting")
-    ->ArgNames({"ranks", "set"})
-    ->Args({kRanks, static_cast<int64_t>(InstructionSet::kPortable)})
-    ->Args({kRanks, static_cast<int64_t>(InstructionSet::kAvx512)});
+    ->ArgNames({"ranks", "set", "detail"})
+    ->ArgsProduct({{kRanks},
+                   {static_cast<int64_t>(InstructionSet::kPortable), static_cast<int64_t>(InstructionSet::kAvx512)},
+                   {0, 1}});
 
 // Opens the trace, takes each step from the source and counts every layer.  Returns the ids routed.
 absl::StatusOr<int64_t> RouteTrace(const BenchTrace& trace, const TokenRouting& routing) {
@@ -158,8 +161,9 @@ absl::StatusOr<int64_t> RouteTrace(const BenchTrace& trace, const TokenRouting& 
   for (;;) {
     ASSIGN_OR_RETURN(const StepBatch* const batch, source->Next(SimTime()));
     if (batch == nullptr) return ids;
+    const TokenRange whole = WholeBatch(*batch);
     for (int l = 0; l < batch->layers; ++l) {
-      routing.Count(*batch, Layer(l), &routed);
+      routing.Count(*batch, whole, Layer(l), &routed);
       benchmark::DoNotOptimize(routed.tokens_between.data());
       ids += routed.pairs;
     }

@@ -21,25 +21,36 @@ using ::testing::Eq;
 
 // What TokenRouting.h says, with sets.
 template <typename Id>
-RoutedLayer ByDefinition(const PlacementShape& shape, const ReplicaTable& table, const StepBatch& batch, Layer layer) {
+RoutedLayer ByDefinition(const PlacementShape& shape, const ReplicaTable& table, const StepBatch& batch,
+                         const TokenRange& range, Layer layer) {
+  const size_t ranks = static_cast<size_t>(shape.ranks), nodes = static_cast<size_t>(shape.nodes);
   RoutedLayer routed;
   routed.tokens_per_slot.resize(static_cast<size_t>(shape.slots));
-  routed.tokens_between.resize(static_cast<size_t>(shape.ranks) * static_cast<size_t>(shape.ranks));
+  routed.tokens_between.resize(ranks * ranks);
+  routed.pairs_between.resize(ranks * ranks);
+  routed.tokens_to_node.resize(ranks * nodes);
+  routed.tokens.resize(ranks);
   const Id* ids = reinterpret_cast<const Id*>(batch.layer_ids(static_cast<int>(layer)));
-  for (int s = 0; s < shape.ranks; ++s) {
-    for (int t = batch.rank_begin[static_cast<size_t>(s)]; t < batch.rank_begin[static_cast<size_t>(s) + 1]; ++t) {
+  for (size_t s = 0; s < ranks; ++s) {
+    for (int t = range.begin[s]; t < range.end[s]; ++t) {
+      ++routed.tokens[s];
       const int valid =
           batch.valid_count == nullptr
               ? batch.top_k
               : batch.valid_count[Index(layer) * static_cast<size_t>(batch.tokens) + static_cast<size_t>(t)];
       std::set<Rank> visited;
+      std::set<Node> visited_nodes;
       for (int k = 0; k < valid; ++k) {
-        const Slot slot{table.of(layer, Rank(s))[ids[t * batch.top_k + k]]};
+        const Slot slot{table.of(layer, Rank(static_cast<int32_t>(s)))[ids[t * batch.top_k + k]]};
+        const Rank d = shape.rank_of(slot);
         ++routed.tokens_per_slot[Index(slot)];
+        ++routed.pairs_between[s * ranks + Index(d)];
         ++routed.pairs;
-        visited.insert(shape.rank_of(slot));
+        visited.insert(d);
+        visited_nodes.insert(shape.node_of(d));
       }
-      for (const Rank d : visited) ++routed.tokens_between[static_cast<size_t>(s * shape.ranks) + Index(d)];
+      for (const Rank d : visited) ++routed.tokens_between[s * ranks + Index(d)];
+      for (const Node n : visited_nodes) ++routed.tokens_to_node[s * nodes + Index(n)];
     }
   }
   return routed;
@@ -50,6 +61,14 @@ struct Case {
   int tokens_per_rank;  // On average.
   int id_bytes;
   bool ragged;
+
+  // As few as there can be of at most eight ranks each, all of one size.
+  int nodes() const {
+    for (int size = 8; size > 1; --size) {
+      if (ranks % size == 0) return ranks / size;
+    }
+    return ranks;
+  }
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -65,6 +84,7 @@ struct RandomBatch {
     shape.layers = 2;
     shape.experts = c.experts;
     shape.ranks = c.ranks;
+    shape.nodes = c.nodes();
     shape.slots = c.ranks * c.slots_per_rank;
     const uint64_t slots = static_cast<uint64_t>(shape.slots);
     table = {shape.layers, shape.ranks, shape.experts, {}};
@@ -112,20 +132,44 @@ struct RandomBatch {
   StepBatch batch;
 };
 
+// Everything, or what was asked for.
+constexpr RoutingDetail kAll{.pairs_between = true, .tokens_to_node = true};
+constexpr RoutingDetail kDetails[] = {{}, kAll, {.pairs_between = true}, {.tokens_to_node = true}};
+
+// Some of each rank's tokens: all of every third rank, none of the next, part of the others.
+TokenRange SomeTokens(const StepBatch& batch) {
+  TokenRange range = WholeBatch(batch);
+  for (size_t s = 0; s < range.begin.size(); ++s) {
+    const int32_t tokens = range.end[s] - range.begin[s];
+    if (s % 3 == 1) range.begin[s] += tokens / 4;
+    if (s % 3 == 1) range.end[s] -= tokens / 3;
+    if (s % 3 == 2) range.begin[s] = range.end[s];
+  }
+  return range;
+}
+
 template <typename Id>
 void ExpectAllAgree(const Case& c) {
   const RandomBatch<Id> random(c);
   for (const InstructionSet set : SupportedInstructionSets()) {
     SCOPED_TRACE(InstructionSetName(set));
-    const auto routing = NewTokenRouting(random.shape, random.table, set);
     RoutedLayer routed;  // Used again: what a layer leaves must not reach the next.
-    for (int l = 0; l < random.shape.layers; ++l) {
-      const RoutedLayer expected = ByDefinition<Id>(random.shape, random.table, random.batch, Layer(l));
-      routing->Count(random.batch, Layer(l), &routed);
-      EXPECT_THAT(routed.tokens_per_slot, Eq(expected.tokens_per_slot));
-      EXPECT_THAT(routed.tokens_between, Eq(expected.tokens_between));
-      EXPECT_EQ(routed.pairs, expected.pairs);
-      EXPECT_GT(routed.pairs, 0);
+    for (const RoutingDetail& detail : kDetails) {
+      const auto routing = NewTokenRouting(random.shape, random.table, detail, set);
+      for (const TokenRange& range : {WholeBatch(random.batch), SomeTokens(random.batch)}) {
+        for (int l = 0; l < random.shape.layers; ++l) {
+          const RoutedLayer expected = ByDefinition<Id>(random.shape, random.table, random.batch, range, Layer(l));
+          routing->Count(random.batch, range, Layer(l), &routed);
+          EXPECT_THAT(routed.tokens_per_slot, Eq(expected.tokens_per_slot));
+          EXPECT_THAT(routed.tokens_between, Eq(expected.tokens_between));
+          EXPECT_THAT(routed.pairs_between, Eq(detail.pairs_between ? expected.pairs_between : std::vector<int32_t>()));
+          EXPECT_THAT(routed.tokens_to_node,
+                      Eq(detail.tokens_to_node ? expected.tokens_to_node : std::vector<int32_t>()));
+          EXPECT_THAT(routed.tokens, Eq(expected.tokens));
+          EXPECT_EQ(routed.pairs, expected.pairs);
+          EXPECT_GT(routed.pairs, 0);
+        }
+      }
     }
   }
 }
@@ -193,12 +237,35 @@ TEST_P(WorkedExample, ATokenGoesOnceToEachRankAndTheDiagonalStays) {
   batch_.ids = reinterpret_cast<const std::byte*>(ids.data());
   batch_.layer_stride = ids.size();
   RoutedLayer routed;
-  NewTokenRouting(shape_, table_, GetParam())->Count(batch_, Layer(0), &routed);
+  NewTokenRouting(shape_, table_, kAll, GetParam())->Count(batch_, WholeBatch(batch_), Layer(0), &routed);
   EXPECT_THAT(routed.tokens_per_slot, ElementsAre(1, 2, 1, 1, 1, 0, 2, 1, 1));
   EXPECT_THAT(routed.tokens_between, ElementsAre(2, 1, 0,  //
                                                  0, 0, 0,  //
                                                  1, 1, 2));
+  EXPECT_THAT(routed.pairs_between, ElementsAre(3, 1, 0,  //
+                                                0, 0, 0,  //
+                                                1, 1, 4));
+  EXPECT_THAT(routed.tokens_to_node, ElementsAre(2, 0, 3));  // One node: every token once.
+  EXPECT_THAT(routed.tokens, ElementsAre(2, 0, 3));
   EXPECT_EQ(routed.pairs, 10);
+}
+
+TEST_P(WorkedExample, ATokenGoesOnceToEachNode) {
+  // Two nodes of two ranks, an expert each.  {0, 1, 2}: both of node 0, one of node 1; {2, 3, 0} from rank 3.
+  PlacementShape shape;
+  shape.layers = 1;
+  shape.experts = shape.slots = shape.ranks = 4;
+  shape.nodes = 2;
+  const ReplicaTable table{1, 4, 4, {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}};
+  const std::vector<uint8_t> ids = {0, 1, 2, 2, 3, 0};
+  batch_.top_k = 3;
+  batch_.tokens = 2;
+  batch_.rank_begin = {0, 1, 1, 1, 2};
+  batch_.ids = reinterpret_cast<const std::byte*>(ids.data());
+  RoutedLayer routed;
+  NewTokenRouting(shape, table, kAll, GetParam())->Count(batch_, WholeBatch(batch_), Layer(0), &routed);
+  EXPECT_THAT(routed.tokens_to_node, ElementsAre(1, 1, 0, 0, 0, 0, 1, 1));
+  EXPECT_THAT(routed.pairs_between, ElementsAre(1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1));
 }
 
 TEST_P(WorkedExample, ABatchWithoutTokensCountsNothing) {
@@ -207,47 +274,80 @@ TEST_P(WorkedExample, ABatchWithoutTokensCountsNothing) {
   batch_.ids = reinterpret_cast<const std::byte*>(&none);
   RoutedLayer routed;
   routed.pairs = 3;
-  NewTokenRouting(shape_, table_, GetParam())->Count(batch_, Layer(0), &routed);
+  NewTokenRouting(shape_, table_, kAll, GetParam())->Count(batch_, WholeBatch(batch_), Layer(0), &routed);
   EXPECT_THAT(routed.tokens_per_slot, Eq(std::vector<int32_t>(9, 0)));
   EXPECT_THAT(routed.tokens_between, Eq(std::vector<int32_t>(9, 0)));
+  EXPECT_THAT(routed.pairs_between, Eq(std::vector<int32_t>(9, 0)));
+  EXPECT_THAT(routed.tokens_to_node, ElementsAre(0, 0, 0));
   EXPECT_EQ(routed.pairs, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(InstructionSets, WorkedExample, ::testing::ValuesIn(SupportedInstructionSets()),
                          [](const auto& info) { return std::string(InstructionSetName(info.param)); });
 
-// More tokens only add: the counts of a batch are the sum of the counts of its two halves.
-TEST(TokenRoutingAdds, OverTheTokensOfASource) {
-  RandomBatch<uint8_t> random({4, 256, 80, 8, 400, 1, false});
-  const auto routing = NewTokenRouting(random.shape, random.table);
-  RoutedLayer whole;
-  routing->Count(random.batch, Layer(1), &whole);
-
-  std::vector<int32_t> between(whole.tokens_between.size()), per_slot(whole.tokens_per_slot.size());
-  const std::vector<int32_t> begin = random.batch.rank_begin;
-  for (const int half : {0, 1}) {
-    // The other half's tokens are left out by moving the ids of this half together.
-    std::vector<uint8_t> ids;
-    StepBatch part = random.batch;
-    part.tokens = 0;
-    part.rank_begin = {0};
-    for (size_t s = 0; s + 1 < begin.size(); ++s) {
-      const int32_t middle = (begin[s] + begin[s + 1]) / 2;
-      const int32_t first = half == 0 ? begin[s] : middle, last = half == 0 ? middle : begin[s + 1];
-      const uint8_t* layer = random.ids.data() + random.batch.layer_stride;
-      ids.insert(ids.end(), layer + first * 8, layer + last * 8);
-      part.rank_begin.push_back(part.tokens += last - first);
+// More tokens only add: the counts of ranges that make up a batch add up to the counts of the batch.
+class Ranges : public ::testing::TestWithParam<InstructionSet> {
+ protected:
+  // Cuts each rank's tokens into three, at random.
+  static std::vector<TokenRange> Cut(const StepBatch& batch, RandomStream* random) {
+    std::vector<TokenRange> ranges(3, WholeBatch(batch));
+    for (size_t s = 0; s + 1 < batch.rank_begin.size(); ++s) {
+      const auto tokens = static_cast<uint64_t>(batch.rank_begin[s + 1] - batch.rank_begin[s]);
+      const auto a = static_cast<int32_t>(random->Below(tokens + 1)),
+                 b = static_cast<int32_t>(random->Below(tokens + 1));
+      ranges[0].end[s] = ranges[1].begin[s] = batch.rank_begin[s] + std::min(a, b);
+      ranges[1].end[s] = ranges[2].begin[s] = batch.rank_begin[s] + std::max(a, b);
     }
-    part.layer_stride = 0;
-    part.ids = reinterpret_cast<const std::byte*>(ids.data());
-    RoutedLayer routed;
-    routing->Count(part, Layer(1), &routed);
-    for (size_t i = 0; i < between.size(); ++i) between[i] += routed.tokens_between[i];
-    for (size_t i = 0; i < per_slot.size(); ++i) per_slot[i] += routed.tokens_per_slot[i];
+    return ranges;
   }
-  EXPECT_THAT(between, Eq(whole.tokens_between));
-  EXPECT_THAT(per_slot, Eq(whole.tokens_per_slot));
+
+  static void Add(const std::vector<int32_t>& more, std::vector<int32_t>* sum) {
+    sum->resize(more.size());
+    for (size_t i = 0; i < more.size(); ++i) (*sum)[i] += more[i];
+  }
+
+  void ExpectSum(const PlacementShape& shape, const ReplicaTable& table, const StepBatch& batch) {
+    RandomStream random(5, "token_routing_test/ranges");
+    const auto routing = NewTokenRouting(shape, table, kAll, GetParam());
+    for (int round = 0; round < 4; ++round) {
+      RoutedLayer whole, sum, part;
+      routing->Count(batch, WholeBatch(batch), Layer(1), &whole);
+      for (const TokenRange& range : Cut(batch, &random)) {
+        routing->Count(batch, range, Layer(1), &part);
+        Add(part.tokens_per_slot, &sum.tokens_per_slot);
+        Add(part.tokens_between, &sum.tokens_between);
+        Add(part.pairs_between, &sum.pairs_between);
+        Add(part.tokens_to_node, &sum.tokens_to_node);
+        Add(part.tokens, &sum.tokens);
+        sum.pairs += part.pairs;
+      }
+      EXPECT_THAT(sum.tokens_per_slot, Eq(whole.tokens_per_slot));
+      EXPECT_THAT(sum.tokens_between, Eq(whole.tokens_between));
+      EXPECT_THAT(sum.pairs_between, Eq(whole.pairs_between));
+      EXPECT_THAT(sum.tokens_to_node, Eq(whole.tokens_to_node));
+      EXPECT_THAT(sum.tokens, Eq(whole.tokens));
+      EXPECT_EQ(sum.pairs, whole.pairs);
+    }
+  }
+};
+
+TEST_P(Ranges, OfIdsAddUpToTheBatch) {
+  const RandomBatch<uint8_t> few({4, 256, 80, 8, 400, 1, false}), many({70, 256, 4, 8, 60, 1, true});
+  ExpectSum(few.shape, few.table, few.batch);
+  ExpectSum(many.shape, many.table, many.batch);
 }
+
+TEST_P(Ranges, OfCountsAddUpToTheBatch) {
+  RandomBatch<uint8_t> random({20, 64, 6, 4, 37, 1, false});
+  std::vector<uint32_t> counts;
+  for (int i = 0; i < 2 * 64; ++i) counts.push_back(static_cast<uint32_t>(random.random.Below(200)));
+  random.batch.ids = nullptr;
+  random.batch.counts = counts.data();
+  ExpectSum(random.shape, random.table, random.batch);
+}
+
+INSTANTIATE_TEST_SUITE_P(InstructionSets, Ranges, ::testing::ValuesIn(SupportedInstructionSets()),
+                         [](const auto& info) { return std::string(InstructionSetName(info.param)); });
 
 TEST(TokenRoutingDeathTest, RefusesATableOfAnotherShape) {
   PlacementShape shape;
@@ -259,6 +359,15 @@ TEST(TokenRoutingDeathTest, RefusesATableOfAnotherShape) {
   EXPECT_DEATH(NewTokenRouting(shape, other_ranks), "table.ranks == shape.ranks");
   const ReplicaTable beyond{1, 2, 2, {0, 1, 0, 2}};
   EXPECT_DEATH(NewTokenRouting(shape, beyond), "slot < shape.slots");
+}
+
+TEST(TokenRoutingDeathTest, RefusesARangeBeyondTheTokensOfARank) {
+  const RandomBatch<uint8_t> random({4, 16, 4, 2, 10, 1, false});
+  const auto routing = NewTokenRouting(random.shape, random.table);
+  TokenRange range = WholeBatch(random.batch);
+  ++range.end[2];
+  RoutedLayer routed;
+  EXPECT_DEATH(routing->Count(random.batch, range, Layer(0), &routed), "batch.rank_begin");
 }
 
 }  // namespace

@@ -1,153 +1,12 @@
-// The schedule of one forward pass, worked by hand: constant costs, a network whose exchanges take a fixed time after
-// the last release.
+// The stages of one forward pass, worked by hand.
 #include "models/simulation/forward_pass.h"
 
-#include <algorithm>
-#include <deque>
-#include <functional>
-#include <memory>
-#include <string>
-#include <utility>
-
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
+#include "tests/models/simulation/forward_pass_fixture.h"
 
 namespace epsim {
 namespace {
 
-using namespace std::chrono_literals;
 using ::testing::ElementsAre;
-
-class ConstantCosts : public CostModel {
- public:
-  Cost Attention(const AttentionLoad& load) const override { return {Duration(10us) * load.tokens}; }
-  Cost DenseMlp(int64_t) const override { return {5us}; }
-  Cost Router(int64_t) const override { return {1us}; }
-  Cost SharedExperts(int64_t) const override { return {shared}; }
-  Cost RoutedExperts(absl::Span<const int32_t>) const override { return {}; }
-  Cost LmHead(int64_t) const override { return {2us}; }
-  Bytes DispatchBytesPerToken() const override { return Bytes(1); }
-  Bytes CombineBytesPerToken() const override { return Bytes(1); }
-
-  Duration shared{0};
-};
-
-// Rank r finishes `delay[r]` after the last release; a test may move a finish that is still to come.
-class FixedNetwork : public Network {
- public:
-  FixedNetwork(EventQueue* queue, std::vector<Duration> delay) : queue_(queue), delay_(std::move(delay)) {}
-
-  PhaseId Start(StreamId, const TrafficMatrix&, absl::Span<const SimTime> release, Listener listener) override {
-    phases_.push_back({std::move(listener), {}, 0});
-    const PhaseId id{static_cast<int64_t>(phases_.size()) - 1};
-    Revise(id, release);
-    return id;
-  }
-  void Revise(PhaseId id, absl::Span<const SimTime> release) override {
-    PhaseState& phase = phases_[static_cast<size_t>(id)];
-    const SimTime last = *std::max_element(release.begin(), release.end());
-    phase.finish.clear();
-    for (Duration delay : delay_) phase.finish.push_back(last + delay);
-    const int version = ++phase.version;
-    queue_->Schedule(*std::min_element(phase.finish.begin(), phase.finish.end()), Phase::kComplete,
-                     [this, id, version] {
-                       if (phases_[static_cast<size_t>(id)].version == version) Report(id);
-                     });
-  }
-  void Report(PhaseId id) {
-    const std::vector<SimTime> finish = phases_[static_cast<size_t>(id)].finish;
-    phases_[static_cast<size_t>(id)].listener(id, finish);
-  }
-  // Reports phase `id` again with rank `rank` `later`.
-  void Delay(int64_t id, int rank, Duration later) {
-    phases_[id].finish[rank] += later;
-    Report(PhaseId(id));
-  }
-  absl::Span<const int64_t> bytes_on_link() const override { return {}; }
-  LinkClass limiting_class() const override { return LinkClass::kNvlink; }
-
- private:
-  struct PhaseState {
-    Listener listener;
-    std::vector<SimTime> finish;
-    int version;
-  };
-  EventQueue* queue_;
-  std::vector<Duration> delay_;
-  std::deque<PhaseState> phases_;
-};
-
-class NoTraffic : public Communication {
- public:
-  void Dispatch(const RoutedLayer&, TrafficMatrix*) const override {}
-  void Combine(const RoutedLayer&, TrafficMatrix*) const override {}
-};
-
-// Writes "kind/layer: start-finish start-finish" in microseconds, one entry a stage.
-class Diary : public Observer {
- public:
-  void OnStage(const StageRecord& stage) override {
-    std::string line = std::string(Name(stage.kind)) + "/" + std::to_string(stage.layer) + ":";
-    for (size_t r = 0; r < stage.start.size(); ++r) {
-      line += " " + std::to_string(stage.start[r].time_since_epoch() / Duration(1us)) + "-" +
-              std::to_string(stage.finish[r].time_since_epoch() / Duration(1us));
-    }
-    lines.push_back(line);
-  }
-  void OnStepEnd(const StepRecord&) override {}
-  std::vector<std::string> lines;
-};
-
-class ForwardPassTest : public testing::Test {
- protected:
-  ForwardPassTest() {
-    model_.set_layers(1);
-    model_.set_moe_layers(1);
-    PlatformSpec platform;
-    platform.mutable_gpu()->set_name("gpu");
-    platform.mutable_gpu()->set_memory("80 GB");
-    platform.mutable_gpu()->set_memory_bandwidth("1 TB/s");
-    platform.mutable_gpu()->set_bf16("100 TFLOP/s");
-    platform.set_gpus_per_node(2);
-    platform.mutable_nvlink()->set_bandwidth("1 GB/s");
-    platform.mutable_nvlink()->set_latency("1 us");
-    cluster_ = Cluster::Create(platform, 2).value();
-    batch_.tokens = 3;
-    batch_.attention = {{.tokens = 1}, {.tokens = 2}};
-    schedule_.set_overlap_shared_experts(true);
-  }
-
-  // Runs one step and returns the diary.  Experts take 30 us on rank 0 and 7 us on rank 1.
-  std::vector<std::string> Run(const std::function<void(EventQueue&, FixedNetwork&)>& meanwhile = {}) {
-    EventQueue queue;
-    FixedNetwork network(&queue, {100us, 104us});
-    Diary diary;
-    NoTraffic communication;
-    ForwardPass pass({.model = &model_,
-                      .cluster = &cluster_,
-                      .costs = &costs_,
-                      .communication = &communication,
-                      .schedule = schedule_,
-                      .network = &network,
-                      .queue = &queue,
-                      .observers = {&diary}});
-    const std::vector<RoutedLayer> layers(model_.moe_layers());
-    std::vector<Cost> experts;
-    for (uint32_t l = 0; l < model_.moe_layers(); ++l) experts.insert(experts.end(), {Cost{30us}, Cost{7us}});
-    pass.Begin(batch_, layers, experts);
-    if (meanwhile) meanwhile(queue, network);
-    while (!pass.done()) queue.Step();
-    end_ = queue.now();
-    return diary.lines;
-  }
-
-  ModelSpec model_;
-  Cluster cluster_;
-  ConstantCosts costs_;
-  ScheduleConfig schedule_;
-  StepBatch batch_;
-  SimTime end_;
-};
 
 // Attention 10 us a token: ranks have 1 and 2.  Dispatch ends 100 / 104 us after the last release (21), and so on.
 TEST_F(ForwardPassTest, StagesFollowEachOtherRankByRank) {
@@ -178,7 +37,7 @@ TEST_F(ForwardPassTest, RoutedExpertsWaitForTheComputeStream) {
 TEST_F(ForwardPassTest, WithoutOverlapDispatchWaitsForSharedExperts) {
   model_.set_shared_intermediate(1);
   costs_.shared = 40us;
-  schedule_.set_overlap_shared_experts(false);
+  SetSchedule("overlap_shared_experts: false");
   EXPECT_EQ(Run()[3], "dispatch/0: 51-161 61-165");
 }
 
@@ -223,6 +82,72 @@ TEST_F(ForwardPassTest, ARevisedCombineMovesTheEndOfTheStep) {
   };
   EXPECT_EQ(Run(meanwhile).back(), "lm_head/1: 251-253 265-267");
   EXPECT_EQ(end_, SimTime(267us));
+}
+
+// With 3 us until the first byte, a rank that is ready at t is released at t + 3: the last at 24, the network's
+// finishes are 124 / 128.  The kernels take 200 us at least on both, 120 us of copying on rank 1: max(124, 11 + 200, 11
+// + 3) and max(128, 21 + 200, 21 + 3 + 120).
+TEST_F(ForwardPassTest, KernelsTakeTheirOwnTime) {
+  communication_.launch = 3us;
+  communication_.busy = {0us, 120us};
+  EXPECT_EQ(Run()[2], "dispatch/0: 11-124 21-144");
+  communication_.floor = 200us;
+  EXPECT_EQ(Run()[2], "dispatch/0: 11-211 21-221");
+}
+
+// Half as fast, rank 1 takes twice as long for whatever it computes.
+TEST_F(ForwardPassTest, ASlowGpuTakesLonger) {
+  ClusterOverrides::Gpu* gpu = overrides_.add_gpu();
+  gpu->set_rank(1);
+  gpu->set_speed(0.5);
+  const std::vector<std::string> diary = Run();
+  EXPECT_EQ(diary[0], "attention/0: 0-10 0-40");
+  EXPECT_EQ(diary[1], "router/0: 10-11 40-42");
+  EXPECT_EQ(diary[2], "dispatch/0: 11-142 42-146");
+  EXPECT_EQ(diary[5].substr(0, 10), "lm_head/1:");
+}
+
+// 2 us for each of 1 and 2 tokens.
+TEST_F(ForwardPassTest, QuantisesBeforeDispatch) {
+  costs_.quantize_row = 2us;
+  const std::vector<std::string> diary = Run();
+  EXPECT_EQ(diary[2], "quantize/0: 11-13 21-25");
+  EXPECT_EQ(diary[3], "dispatch/0: 13-125 25-129");
+}
+
+// The all-reduce takes the communication stream until 121 / 125; the dispatch queues behind it.
+TEST_F(ForwardPassTest, StatisticsThatDoNotRideAlongGoFirst) {
+  SetSchedule("load_statistics: true");
+  communication_.made_of.statistics_ride_along = false;
+  const std::vector<std::string> diary = Run();
+  EXPECT_EQ(diary[2], "statistics/0: 11-121 21-125");
+  EXPECT_EQ(diary[3], "dispatch/0: 121-225 125-229");
+  communication_.made_of.statistics_ride_along = true;
+  EXPECT_EQ(Run()[2], "dispatch/0: 11-121 21-125");
+}
+
+// Every rank routes the tokens of both, 3, at 1 us; nothing is dispatched.
+TEST_F(ForwardPassTest, WithoutDispatchEveryRankRoutesAllTokens) {
+  communication_.made_of.has_dispatch = false;
+  costs_.router_row = 1us;
+  EXPECT_THAT(Run(), ElementsAre("attention/0: 0-10 0-20", "router/0: 10-14 20-24", "routed_experts/0: 14-44 24-31",
+                                 "combine/0: 44-144 31-148", "lm_head/1: 144-146 148-150"));
+}
+
+// Padded to the fullest rank, both route 2 tokens.
+TEST_F(ForwardPassTest, RowsOfPaddingAreRouted) {
+  SetSchedule("external { padding: ALWAYS }");
+  costs_.router_row = 1us;
+  EXPECT_EQ(Run()[1], "router/0: 10-13 20-23");
+}
+
+TEST_F(ForwardPassTest, HooksAreShownWhereTheyAre) {
+  diary_.with_hooks = true;
+  EXPECT_THAT(
+      Run(), ElementsAre("attention/0: 0-10 0-20", "start_wait_gpu: 10 20", "router/0: 10-11 20-21",
+                         "done_wait_gpu: 11 21", "update_statistic: 11 21", "route: 11 21", "dispatch/0: 11-121 21-125",
+                         "routed_experts/0: 121-151 125-132", "start_set_cpu: 151 132", "combine/0: 151-251 132-255",
+                         "done_set_cpu: 251 255", "lm_head/1: 251-253 255-257"));
 }
 
 }  // namespace

@@ -119,8 +119,8 @@ TEST_P(NetworkContractTest, EffectsFollowCauses) {
           if (other == rank) continue;
           const Route route = cluster.route(Rank(other), Rank(rank));
           const Bytes bytes(loads[i].traffic.bytes[other * ranks + rank]);
-          EXPECT_GE(outcome.finish[i][rank],
-                    loads[i].release[other] + route.latency + bytes / cluster.links()[Index(route.links[0])].bandwidth);
+          EXPECT_GE(outcome.finish[i][rank], loads[i].release[other] + route.latency +
+                                                 bytes / cluster.links()[Index(route.links()[0])].bandwidth);
         }
       }
     }

@@ -1,6 +1,7 @@
 // Links of 1 byte per nanosecond inside a node (routes of 5 ns) and 1 byte per 2 ns between nodes (routes of 7 ns).
 #include "platforms/network/port.h"
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -99,17 +100,25 @@ TEST_F(PortTest, OneSender) {
   EXPECT_EQ(told_[phase][0].at, 5'000);  // Told at the earliest finish.
 }
 
-// 30 B through the receiver's link, whoever they are from.
+// 30 B through the receiver's link.  It takes from both alike: the 10 B are through at 20, the 20 B at 30.
 TEST_F(PortTest, TwoSendersToOneReceiver) {
   const PhaseId phase = Start(0, {{0, 2, 10}, {1, 2, 20}}, {0, 0, 0, 0});
   RunAll();
-  EXPECT_THAT(Finish(phase), ElementsAre(15'000, 25'000, 35'000, 5'000));
+  EXPECT_THAT(Finish(phase), ElementsAre(25'000, 35'000, 35'000, 5'000));
 }
 
 TEST_F(PortTest, OneSenderToTwoReceivers) {
   const PhaseId phase = Start(0, {{0, 1, 10}, {0, 2, 20}}, {0, 0, 0, 0});
   RunAll();
-  EXPECT_THAT(Finish(phase), ElementsAre(35'000, 15'000, 25'000, 5'000));
+  EXPECT_THAT(Finish(phase), ElementsAre(35'000, 25'000, 35'000, 5'000));
+}
+
+// Into 3: 6 B from each of 0, 1 and 2, all through at 18.  Rank 0 also sends 2 B to 1: through at 4 (2 B of each of its
+// flows), long before.
+TEST_F(PortTest, ARankWaitsForWhatItSendsToTheBusiest) {
+  const PhaseId phase = Start(0, {{0, 3, 6}, {1, 3, 6}, {2, 3, 6}, {0, 1, 2}}, {0, 0, 0, 0});
+  RunAll();
+  EXPECT_THAT(Finish(phase), ElementsAre(23'000, 23'000, 23'000, 23'000));
 }
 
 // Rank 1 comes at 50 ns, when rank 0's bytes are long through: the receiver's link is busy 0-10 and 50-70.
@@ -119,11 +128,11 @@ TEST_F(PortTest, StaggeredReleasesLeaveTheLinkIdle) {
   EXPECT_THAT(Finish(phase), ElementsAre(55'000, 75'000, 75'000, 55'000));
 }
 
-// Rank 1 comes at 4 ns and queues behind rank 0 until 10.
+// Rank 1 comes at 4 ns; the link is busy until 30.  Rank 0's 10 B are taken to be through when as much of rank 1's is.
 TEST_F(PortTest, StaggeredReleasesQueue) {
   const PhaseId phase = Start(0, {{0, 2, 10}, {1, 2, 20}}, {0, 4'000, 0, 0});
   RunAll();
-  EXPECT_THAT(Finish(phase), ElementsAre(15'000, 29'000, 35'000, 9'000));
+  EXPECT_THAT(Finish(phase), ElementsAre(25'000, 35'000, 35'000, 9'000));
 }
 
 // Without traffic everyone waits for the last release and the way from there; the last one only for the second last.
@@ -172,7 +181,7 @@ TEST_F(PortTest, HearingOfALateRankTakesTheWayFromThere) {
   EXPECT_THAT(Finish(phase), ElementsAre(97'000, 97'000, 95'000, 90'000));
 }
 
-// One byte at 3 B/ns is a third of a nanosecond: rounded up once, after the sum of three.
+// One byte at 3 B/ns is a third of a nanosecond: rounded up once, after the sum of three.  All three end together.
 TEST_F(PortTest, TimesAreRoundedUpOnce) {
   PlatformSpec platform = cluster_->platform();
   platform.mutable_nvlink()->set_bandwidth("3 GB/s");
@@ -181,7 +190,7 @@ TEST_F(PortTest, TimesAreRoundedUpOnce) {
   network_ = NewPortNetwork({}, *cluster, queue_.get());
   const PhaseId phase = Start(0, {{0, 3, 1}, {1, 3, 1}, {2, 3, 1}}, {0, 0, 0, 0});
   RunAll();
-  EXPECT_THAT(Finish(phase), ElementsAre(5'334, 5'334, 5'334, 6'000));
+  EXPECT_THAT(Finish(phase), ElementsAre(6'000, 6'000, 6'000, 6'000));
   network_.reset();  // Before its cluster.
 }
 
@@ -225,10 +234,31 @@ TEST_F(PortTest, OnlyTheCommonLinkIsShared) {
   const PhaseId c = Start(2, {{3, 1, 4}}, {0, 0, 0, 0});
   RunAll();
   // Out of 0: a and b take turns until 20.  Into 1: a 10 and c 4 share until 8 (c), then a until 14.  Into 2: b
-  // until 10.
-  EXPECT_THAT(Finish(a), ElementsAre(25'000, 19'000, 5'000, 5'000));
-  EXPECT_THAT(Finish(b), ElementsAre(25'000, 5'000, 15'000, 5'000));
-  EXPECT_THAT(Finish(c), ElementsAre(5'000, 13'000, 5'000, 9'000));
+  // until 10.  Each is done, for its sender as for its receiver, when it is through both.
+  EXPECT_THAT(Finish(a), ElementsAre(25'000, 25'000, 5'000, 5'000));
+  EXPECT_THAT(Finish(b), ElementsAre(25'000, 5'000, 25'000, 5'000));
+  EXPECT_THAT(Finish(c), ElementsAre(5'000, 13'000, 5'000, 13'000));
+}
+
+// Into 0: three flows of a dispatch and one of a migration, 10 B each, a quarter of the link for each until 40.
+TEST_F(PortTest, StreamsShareByFlows) {
+  const PhaseId dispatch = Start(0, {{1, 0, 10}, {2, 0, 10}, {3, 0, 10}}, {0, 0, 0, 0});
+  const PhaseId migration = Start(1, {{3, 0, 10}}, {0, 0, 0, 0});
+  RunAll();
+  EXPECT_THAT(Finish(dispatch), ElementsAre(45'000, 45'000, 45'000, 45'000));
+  EXPECT_THAT(Finish(migration), ElementsAre(45'000, 5'000, 5'000, 45'000));
+}
+
+// What left the link before the other stream came stays as it was, though it is still on its way: 10 B at 20 + 5 when
+// the migration joins at 22.
+TEST_F(PortTest, WhatHasLeftALinkStaysAsItWas) {
+  const PhaseId phase = Start(0, {{0, 1, 10}, {0, 2, 30}}, {0, 0, 0, 0});
+  RunUntil(22'000);
+  Start(1, {{0, 3, 10}}, {22'000, 22'000, 22'000, 22'000});
+  RunAll();
+  // Of the 30 B to 2, 12 have gone at 22 (10 by 20, then alone); 18 and the migration's 10 share until 42, the last 8 B
+  // take until 50.
+  EXPECT_THAT(Finish(phase), ElementsAre(55'000, 25'000, 55'000, 5'000));
 }
 
 // The dispatch of rank 1 is not there yet: a migration uses the link of rank 2 alone until 50 ns, then they share.
@@ -281,8 +311,8 @@ TEST_F(PortTest, BytesAreCountedOnTheirLinks) {
   Start(1, {{0, 2, 7}}, {0, 0, 0, 0});
   const auto on_route = [this](int source, int destination) {
     const Route route = cluster_->route(Rank(source), Rank(destination));
-    return std::vector<int64_t>{network_->bytes_on_link()[Index(route.links[0])],
-                                network_->bytes_on_link()[Index(route.links[1])]};
+    return std::vector<int64_t>{network_->bytes_on_link()[Index(route.links()[0])],
+                                network_->bytes_on_link()[Index(route.links()[1])]};
   };
   EXPECT_THAT(on_route(0, 1), ElementsAre(3, 3));
   EXPECT_THAT(on_route(0, 2), ElementsAre(12, 12));
@@ -309,11 +339,13 @@ TEST_F(PortTest, ListenersMayStartPhases) {
 }
 
 // Whatever comes when and is revised how often: what is told last is what a fluid that knew everything beforehand
-// gives. (Within a picosecond for each phase: a lone phase's end is rounded before the next of its stream begins.)
+// gives. (Within a picosecond for each phase: a lone phase's end is rounded before the next of its stream begins.)  For
+// every rank where the ranks of a phase are released together; otherwise for the last of them.
 TEST_F(PortTest, InstalmentsAgreeWithTheWholeFluid) {
   RandomStream random(1, "port_test");
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 120; ++round) {
     const int per_node = round % 2 == 0 ? 2 : 4;
+    const bool together = round % 4 < 2;
     Build(4, per_node);
     struct Known {
       PhaseId id;
@@ -323,24 +355,27 @@ TEST_F(PortTest, InstalmentsAgreeWithTheWholeFluid) {
     };
     std::vector<Known> phases;
     int64_t now = 0;
+    const auto later = [&](bool always) {
+      return now + static_cast<int64_t>(always ? 1 : random.Below(2)) * static_cast<int64_t>(random.Below(60'000));
+    };
     while (phases.size() < 12) {
       now += static_cast<int64_t>(random.Below(3)) * static_cast<int64_t>(random.Below(40'000));
       RunUntil(now);
       for (Known& known : phases) {
         // Until it is told, releases that are to come may move.
         if (!told_[known.id].empty() || random.Below(2) == 0) continue;
+        if (together && known.release[0] >= now) known.release.assign(4, later(true));
         for (int64_t& t : known.release) {
-          if (t >= now && random.Below(2) == 0) t = now + static_cast<int64_t>(random.Below(60'000));
+          if (!together && t >= now && random.Below(2) == 0) t = later(true);
         }
         network_->Revise(known.id, Times(known.release));
       }
       Known known{PhaseId(0), static_cast<int>(random.Below(3)), Matrix({}), {}};
-      for (int64_t& bytes : known.traffic.bytes)
+      for (int64_t& bytes : known.traffic.bytes) {
         bytes = random.Below(3) == 0 ? 0 : static_cast<int64_t>(random.Below(30));
-      for (int rank = 0; rank < 4; ++rank) {
-        known.release.push_back(now +
-                                static_cast<int64_t>(random.Below(2)) * static_cast<int64_t>(random.Below(60'000)));
       }
+      for (int rank = 0; rank < 4; ++rank) known.release.push_back(later(false));
+      if (together) known.release.assign(4, known.release[0]);
       std::vector<Flow> flows;
       for (int i = 0; i < 16; ++i) flows.push_back({i / 4, i % 4, known.traffic.bytes[i]});
       known.id = Start(known.stream, flows, known.release);
@@ -361,36 +396,174 @@ TEST_F(PortTest, InstalmentsAgreeWithTheWholeFluid) {
     }
     for (size_t link = 0; link < cluster_->links().size(); ++link) {
       const LinkSpec& spec = cluster_->links()[link];
-      const int owner = static_cast<int>(spec.owner);
       const int64_t per_byte = spec.link_class == LinkClass::kNic ? 2'000 : 1'000;
       const int64_t latency = spec.link_class == LinkClass::kNic ? 7'000 : 5'000;
       SharedLink fluid;
       fluid.Begin(At(0));
       for (const Known& known : phases) {
-        std::multimap<int64_t, int64_t> offers;
+        std::vector<OfferedFlow> flows;
         for (int other = 0; other < 4; ++other) {
-          const int s = spec.outgoing ? owner : other, d = spec.outgoing ? other : owner;
+          const int s = spec.outgoing ? spec.place : other, d = spec.outgoing ? other : spec.place;
           const bool same_node = s / per_node == d / per_node;
           if (s == d || same_node != (spec.link_class == LinkClass::kNvlink)) continue;
           const int64_t bytes = known.traffic.bytes[s * 4 + d];
-          if (bytes > 0) offers.emplace(known.release[s], bytes);
+          if (bytes > 0) flows.push_back({At(known.release[s]), static_cast<double>(bytes * per_byte), s * 4 + d});
         }
-        std::vector<OfferedWork> work;
-        for (auto [time, bytes] : offers) work.push_back({At(time), static_cast<double>(bytes * per_byte)});
-        if (!work.empty()) fluid.Add(known.id, StreamId(known.stream), SimTime{}, work);
+        std::sort(flows.begin(), flows.end(),
+                  [](const OfferedFlow& a, const OfferedFlow& b) { return a.time < b.time; });
+        if (!flows.empty()) fluid.Add(known.id, StreamId(known.stream), SimTime{}, flows);
       }
-      fluid.Solve([&](PhaseId phase, SimTime finish) {
-        int64_t& expect = expected[phase][owner];
-        expect = std::max(expect, finish.time_since_epoch().count() + latency);
+      fluid.Solve([&](PhaseId phase, SimTime, absl::Span<const FlowFinish> flows) {
+        for (const FlowFinish& flow : flows) {
+          for (const int rank : {flow.name / 4, flow.name % 4}) {
+            int64_t& expect = expected[phase][rank];
+            expect = std::max(expect, flow.finish.time_since_epoch().count() + latency);
+          }
+        }
       });
     }
     for (const Known& known : phases) {
-      for (int rank = 0; rank < 4; ++rank) {
-        EXPECT_NEAR(Finish(known.id)[rank], expected[known.id][rank], 12)
+      const std::vector<int64_t>&finish = Finish(known.id), &expect = expected[known.id];
+      EXPECT_NEAR(*std::max_element(finish.begin(), finish.end()), *std::max_element(expect.begin(), expect.end()), 12)
+          << "round " << round << " phase " << static_cast<int>(known.id);
+      for (int rank = 0; together && rank < 4; ++rank) {
+        EXPECT_NEAR(finish[rank], expect[rank], 12)
             << "round " << round << " phase " << static_cast<int>(known.id) << " rank " << rank;
       }
     }
   }
+}
+
+// Links that ranks share, on platforms of their own.
+class PortRoutesTest : public PortTest {
+ protected:
+  // `more` completes a platform of four ranks.
+  void BuildFrom(const std::string& more, const std::string& overrides = "") {
+    PlatformSpec platform;
+    ClusterOverrides parsed;
+    ASSERT_TRUE(
+        ParseTextProto(R"(gpu { name: "G" memory: "1 GB" memory_bandwidth: "1 GB/s" bf16: "1 TFLOP/s" })" + more,
+                       "platform", &platform)
+            .ok());
+    ASSERT_TRUE(ParseTextProto(overrides, "overrides", &parsed).ok());
+    auto cluster = Cluster::Create(platform, 4, parsed);
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    network_.reset();
+    cluster_ = std::make_unique<Cluster>(*std::move(cluster));
+    queue_ = std::make_unique<EventQueue>();
+    network_ = NewPortNetwork({}, *cluster_, queue_.get());
+    told_.clear();
+  }
+  std::vector<int64_t> FinishOf(const TrafficMatrix& traffic) {
+    std::vector<int64_t> finishes;
+    network_->Start(StreamId(0), traffic, Times({0, 0, 0, 0}), [&](PhaseId, absl::Span<const SimTime> finish) {
+      finishes.clear();
+      for (SimTime t : finish) finishes.push_back(t.time_since_epoch().count());
+    });
+    RunAll();
+    return finishes;
+  }
+  int64_t BytesOn(LinkClass link_class, int place, bool outgoing) const {
+    for (size_t link = 0; link < cluster_->links().size(); ++link) {
+      const LinkSpec& spec = cluster_->links()[link];
+      if (spec.link_class == link_class && spec.place == place && spec.outgoing == outgoing) {
+        return network_->bytes_on_link()[link];
+      }
+    }
+    return -1;
+  }
+};
+
+// One NIC of 1 B per 2 ns for both GPUs of a node: 30 B out of node 0 and into node 1.  The 10 B are through when 20 B
+// are, at 40, the 20 B at 60.
+TEST_F(PortRoutesTest, SharedNics) {
+  BuildFrom(R"(gpus_per_node: 2 nvlink { bandwidth: "1 GB/s" latency: "5 ns" }
+               nic { bandwidth: "500 MB/s" latency: "7 ns" per_node: 1 })");
+  EXPECT_THAT(FinishOf(Matrix({{0, 2, 10}, {1, 3, 20}})), ElementsAre(47'000, 67'000, 47'000, 67'000));
+  EXPECT_EQ(network_->limiting_class(), LinkClass::kNic);
+  EXPECT_EQ(BytesOn(LinkClass::kNic, 0, true), 30);
+  EXPECT_EQ(BytesOn(LinkClass::kNic, 1, false), 30);
+}
+
+// Two nodes a leaf, 1 B/ns below it, half above: 20 B over the uplink take 40 ns and a way of 7 + 1.  The 4 B from 0 to
+// 1 stay below and are through rank 0's NIC when 8 B are, at 16.
+TEST_F(PortRoutesTest, LeafUplinks) {
+  BuildFrom(R"(gpus_per_node: 1 nvlink { bandwidth: "1 GB/s" latency: "5 ns" }
+               nic { bandwidth: "500 MB/s" latency: "7 ns" }
+               fabric { leaf { nodes: 2 oversubscription: 2 latency: "1 ns" } })");
+  EXPECT_THAT(FinishOf(Matrix({{0, 2, 10}, {1, 3, 10}, {0, 1, 4}})), ElementsAre(48'000, 48'000, 48'000, 48'000));
+  EXPECT_EQ(network_->limiting_class(), LinkClass::kLeaf);
+  EXPECT_EQ(BytesOn(LinkClass::kLeaf, 0, true), 20);
+  EXPECT_EQ(BytesOn(LinkClass::kLeaf, 1, false), 20);
+  EXPECT_EQ(BytesOn(LinkClass::kNic, 0, true), 14);
+}
+
+// Without NVLink: 20 B over the switch's uplink, 4 B below it.
+TEST_F(PortRoutesTest, PcieSwitches) {
+  BuildFrom(R"(gpus_per_node: 4 pcie { bandwidth: "1 GB/s" latency: "5 ns" gpus_per_switch: 2 })");
+  EXPECT_THAT(FinishOf(Matrix({{0, 2, 10}, {1, 3, 10}, {0, 1, 4}})), ElementsAre(25'000, 25'000, 25'000, 25'000));
+  EXPECT_EQ(network_->limiting_class(), LinkClass::kPcieSwitch);
+  EXPECT_EQ(BytesOn(LinkClass::kPcie, 0, true), 14);
+  EXPECT_EQ(BytesOn(LinkClass::kPcieSwitch, 0, true), 20);
+}
+
+// 40 B out of the host's memory at 1 B/ns: the 10 B are through when 20 B are.
+TEST_F(PortRoutesTest, FromTheHost) {
+  BuildFrom(R"(gpus_per_node: 4 nvlink { bandwidth: "1 GB/s" latency: "5 ns" }
+               pcie { bandwidth: "1 GB/s" latency: "6 ns" } host { memory_bandwidth: "1 GB/s" })");
+  TrafficMatrix traffic = Matrix({});
+  traffic.from_host = {10, 30, 0, 0};
+  EXPECT_THAT(FinishOf(traffic), ElementsAre(26'000, 46'000, 5'000, 5'000));
+  EXPECT_EQ(network_->limiting_class(), LinkClass::kHostMemory);
+  EXPECT_EQ(BytesOn(LinkClass::kHostMemory, 0, true), 40);
+  EXPECT_EQ(BytesOn(LinkClass::kPcie, 1, false), 30);
+}
+
+// Into rank 1's PCIe port: 30 B from its host and 10 from rank 0, which are through when 20 B are.
+TEST_F(PortRoutesTest, FromTheHostAndFromRanksOverPcie) {
+  BuildFrom(R"(gpus_per_node: 4 pcie { bandwidth: "1 GB/s" latency: "5 ns" })");
+  TrafficMatrix traffic = Matrix({{0, 1, 10}});
+  traffic.from_host = {0, 30, 0, 0};
+  EXPECT_THAT(FinishOf(traffic), ElementsAre(25'000, 45'000, 5'000, 5'000));
+  EXPECT_EQ(BytesOn(LinkClass::kPcie, 1, false), 40);
+}
+
+// NICs behind the PCIe ports: 10 B take 20 ns at the NICs.  5 B inside the node are through rank 0's PCIe port when 10
+// B are.
+TEST_F(PortRoutesTest, NicsOverPcie) {
+  BuildFrom(R"(gpus_per_node: 2 pcie { bandwidth: "1 GB/s" latency: "5 ns" }
+               nic { bandwidth: "500 MB/s" latency: "7 ns" over_pcie: true })");
+  EXPECT_THAT(FinishOf(Matrix({{0, 2, 10}, {0, 1, 5}})), ElementsAre(27'000, 15'000, 27'000, 7'000));
+  EXPECT_EQ(BytesOn(LinkClass::kPcie, 0, true), 15);
+  EXPECT_EQ(BytesOn(LinkClass::kPcie, 2, false), 10);
+  EXPECT_EQ(network_->limiting_class(), LinkClass::kNic);
+}
+
+TEST_F(PortRoutesTest, OverTheNetworkInsideANode) {
+  BuildFrom(R"(gpus_per_node: 4 nvlink { bandwidth: "1 GB/s" latency: "5 ns" }
+               nic { bandwidth: "500 MB/s" latency: "7 ns" })");
+  TrafficMatrix traffic = Matrix({{0, 1, 10}});
+  traffic.way = Way::kNetwork;
+  EXPECT_THAT(FinishOf(traffic), ElementsAre(27'000, 27'000, 7'000, 7'000));
+  EXPECT_EQ(BytesOn(LinkClass::kNic, 0, true), 10);
+  EXPECT_EQ(BytesOn(LinkClass::kNvlink, 0, true), 0);
+}
+
+// At half the efficiency a byte takes twice its time; what is counted are the bytes.
+TEST_F(PortRoutesTest, Efficiency) {
+  Build(4, 2);
+  TrafficMatrix traffic = Matrix({{0, 1, 10}, {2, 0, 10}});
+  traffic.efficiency = {.node = 0.5, .network = 0.25};
+  EXPECT_THAT(FinishOf(traffic), ElementsAre(87'000, 25'000, 87'000, 7'000));
+  EXPECT_EQ(BytesOn(LinkClass::kNvlink, 0, true), 10);
+  EXPECT_EQ(BytesOn(LinkClass::kNic, 0, false), 10);
+}
+
+// The port into rank 1 takes 10 ns for a byte.
+TEST_F(PortRoutesTest, ADegradedLink) {
+  BuildFrom(R"(gpus_per_node: 4 nvlink { bandwidth: "1 GB/s" latency: "5 ns" })",
+            R"(link { name: "nvlink 1 in" bandwidth: "100 MB/s" })");
+  EXPECT_THAT(FinishOf(Matrix({{0, 1, 10}, {2, 3, 10}})), ElementsAre(105'000, 105'000, 15'000, 15'000));
 }
 
 class PortDeathTest : public PortTest {};

@@ -20,12 +20,12 @@ class SharedLinkTest : public ::testing::Test {
  protected:
   std::map<int, int64_t> Solve() {
     std::map<int, int64_t> finishes;
-    link_.Solve([&](PhaseId phase, SimTime finish) {
+    link_.Solve([&](PhaseId phase, SimTime finish, absl::Span<const FlowFinish>) {
       EXPECT_TRUE(finishes.emplace(static_cast<int>(phase), finish.time_since_epoch().count()).second);
     });
     return finishes;
   }
-  void Add(int phase, int stream, std::vector<OfferedWork> offers, SimTime not_before = SimTime{}) {
+  void Add(int phase, int stream, std::vector<OfferedFlow> offers, SimTime not_before = SimTime{}) {
     link_.Add(PhaseId(phase), StreamId(stream), not_before, std::move(offers));
   }
   SharedLink link_;
@@ -90,7 +90,7 @@ TEST_F(SharedLinkTest, OffersToComeMayMove) {
   Add(0, 0, {{At(0), 100}, {At(200), 50}});
   EXPECT_THAT(Solve(), ElementsAre(Pair(0, 250)));
   link_.ServeUntil(At(200));  // The offer at this very instant is still to come.
-  link_.ReplaceOffersToCome(PhaseId(0), {{At(400), 50}});
+  link_.ReplaceFlowsToCome(PhaseId(0), {{At(400), 50}});
   EXPECT_THAT(Solve(), ElementsAre(Pair(0, 450)));
 }
 
@@ -103,14 +103,32 @@ TEST_F(SharedLinkTest, ThePastIsClosed) {
   EXPECT_DEATH(Add(0, 1, {{At(60), 100}}), "Has");
 }
 
-// A server in steps of one picosecond, 6 parts of work each, is the fluid to within a step for every offer and end.
+// Three flows of stream 0 and one of stream 1, 60 each: quarters, all at 240.
+TEST_F(SharedLinkTest, FlowsOfWhateverStreamTakeTheSame) {
+  Add(0, 0, {{At(0), 60, 1}, {At(0), 60, 2}, {At(0), 60, 3}});
+  Add(1, 1, {{At(0), 60, 1}});
+  EXPECT_THAT(Solve(), ElementsAre(Pair(0, 240), Pair(1, 240)));
+}
+
+// Flows of 10, 20 and 50 have each been served 10 at 30, the larger ones 20 at 50, and 50 is alone until 80.
+TEST_F(SharedLinkTest, SmallFlowsEndFirst) {
+  Add(0, 0, {{At(0), 50, 7}, {At(0), 10, 8}, {At(0), 20, 9}});
+  std::map<int, int64_t> ends;
+  link_.Solve([&](PhaseId, SimTime, absl::Span<const FlowFinish> flows) {
+    for (const FlowFinish& flow : flows) ends[flow.name] = flow.finish.time_since_epoch().count();
+  });
+  EXPECT_THAT(ends, ElementsAre(Pair(7, 80), Pair(8, 30), Pair(9, 50)));
+}
+
+// A server in steps of one picosecond, 60 parts of work each, is the fluid to within a step for every flow that comes
+// or ends.
 TEST_F(SharedLinkTest, IsTheFluid) {
   RandomStream random(1, "shared_link_test");
   for (int round = 0; round < 200; ++round) {
     struct Job {
       int stream;
-      std::vector<OfferedWork> offers;
-      double waiting = 0;
+      std::vector<OfferedFlow> flows;
+      std::vector<double> waiting;
       size_t next = 0;
       int64_t finish = -1;
     };
@@ -122,30 +140,34 @@ TEST_F(SharedLinkTest, IsTheFluid) {
       int64_t time = 0;
       for (uint64_t n = 1 + random.Below(4); n > 0; --n) {
         time += static_cast<int64_t>(random.Below(300));
-        jobs[i].offers.push_back({At(time), 1.0 + static_cast<double>(random.Below(200))});
+        jobs[i].flows.push_back({At(time), 1.0 + static_cast<double>(random.Below(200))});
         events += 2;
       }
-      link.Add(PhaseId(i), StreamId(jobs[i].stream), SimTime{}, jobs[i].offers);
+      link.Add(PhaseId(i), StreamId(jobs[i].stream), SimTime{}, jobs[i].flows);
     }
     for (int64_t now = 0, left = static_cast<int64_t>(jobs.size()); left > 0; ++now) {
       std::vector<Job*> served;
+      double flows = 0;
       for (size_t i = 0; i < jobs.size(); ++i) {
         Job& job = jobs[i];
-        while (job.next < job.offers.size() && job.offers[job.next].time <= At(now)) {
-          job.waiting += 6 * job.offers[job.next++].picoseconds;
+        while (job.next < job.flows.size() && job.flows[job.next].time <= At(now)) {
+          job.waiting.push_back(60 * job.flows[job.next++].picoseconds);
         }
         const bool first = std::none_of(jobs.begin(), jobs.begin() + static_cast<std::ptrdiff_t>(i),
                                         [&](const Job& j) { return j.stream == job.stream && j.finish < 0; });
-        if (job.finish < 0 && first && job.waiting > 0) served.push_back(&job);
+        if (job.finish >= 0 || !first) continue;
+        served.push_back(&job);
+        flows += static_cast<double>(job.waiting.size());
       }
       for (Job* job : served) {
-        job->waiting = std::max(0.0, job->waiting - 6.0 / static_cast<double>(served.size()));
-        if (job->waiting > 0 || job->next < job->offers.size()) continue;
+        for (double& left_of_flow : job->waiting) left_of_flow -= 60 / flows;
+        std::erase_if(job->waiting, [](double left_of_flow) { return left_of_flow <= 1e-6; });
+        if (!job->waiting.empty() || job->next < job->flows.size()) continue;
         job->finish = now + 1;
         --left;
       }
     }
-    link.Solve([&](PhaseId phase, SimTime finish) {
+    link.Solve([&](PhaseId phase, SimTime finish, absl::Span<const FlowFinish>) {
       EXPECT_NEAR(finish.time_since_epoch().count(), jobs[static_cast<size_t>(phase)].finish, events) << round;
     });
   }

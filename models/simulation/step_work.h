@@ -1,0 +1,50 @@
+// What one step asks of the ranks: its batch cut into pieces, each MoE layer of each piece routed and costed.
+#pragma once
+
+#include <vector>
+
+#include "models/costs/cost_model.h"
+#include "models/routing/token_routing.h"
+#include "models/schedule/batch_split.h"
+#include "platforms/cluster.h"
+#include "policies/placement/placement.h"
+#include "traces/workload/step_batch.h"
+
+namespace epsim {
+
+// What a GPU of `speed` (1 as specified) takes: time / speed, rounded up.
+Duration AtSpeed(Duration time, double speed);
+
+struct StepWork {
+  const StepBatch* batch = nullptr;
+  BatchSplit split;
+  bool padded = false;
+  // Tokens that each rank routes, of each piece: its own, with padding; or, where every rank has all tokens, all.
+  // [pieces, ranks]
+  std::vector<int32_t> rows;
+  std::vector<RoutedLayer> routed;   // [MoE layers, pieces]
+  std::vector<Cost> expert_costs;    // [MoE layers, pieces, ranks]
+  std::vector<Cost> quantize_costs;  // Likewise, of what has been received; empty where nothing is quantised then.
+
+  int pieces() const { return split.shape.pieces(); }
+};
+
+// How the pieces of a step are prepared.
+struct StepPolicy {
+  ExternalSchedule::Padding padding = ExternalSchedule::NEVER;
+  bool gathers_rows = false;  // An empty rank needs padding.
+  bool has_dispatch = true;   // Else every rank has all tokens.
+  bool quantizes_received = false;
+};
+
+// Fills in what does not depend on the layer, and makes room for the rest.
+void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& policy, int moe_layers, StepWork* work);
+
+// Fills in one MoE layer.  Thread-safe for different layers of one step.
+void RouteLayer(const TokenRouting& routing, const CostModel& costs, const Cluster& cluster,
+                const PlacementShape& shape, int layer, StepWork* work);
+
+// The counts of all pieces of a layer together, without padding.
+void AddUpPieces(const StepWork& work, int layer, RoutedLayer* whole);
+
+}  // namespace epsim

@@ -1,0 +1,263 @@
+#include "platforms/network/rank_finish.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "engine/check.h"
+#include "platforms/network/lane_time.h"
+#include "platforms/network/wide.h"
+
+namespace epsim {
+namespace {
+
+constexpr double kNever = -std::numeric_limits<double>::infinity();
+
+// The latest and second latest of a list that grows.
+struct LatestTwo {
+  SimTime first = SimTime::min(), second = SimTime::min();
+  int holder = -1;
+  void Add(SimTime time, int who) {
+    if (time > first) {
+      second = std::exchange(first, time);
+      holder = who;
+    } else if (time > second) {
+      second = time;
+    }
+  }
+  SimTime OfOthers(int who) const { return who == holder ? second : first; }
+};
+
+// The least of `times`, in four chains.
+double Least(const std::vector<double>& times) {
+  double least[4] = {times[0], times[0], times[0], times[0]};
+  size_t i = 0;
+  for (; i + 4 <= times.size(); i += 4) {
+    for (size_t j = 0; j < 4; ++j) least[j] = std::min(least[j], times[i + j]);
+  }
+  for (; i < times.size(); ++i) least[0] = std::min(least[0], times[i]);
+  return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
+}
+
+// Sum over `count` flows, a multiple of 8, of what they have sent by the time that a flow of `bytes` has sent all.
+[[gnu::always_inline]] inline double Served(const double* flows, size_t count, double bytes) {
+  const WideDouble most = {bytes, bytes, bytes, bytes};
+  WideDouble sums[2] = {};
+  for (size_t i = 0; i < count; i += 8) {
+#pragma GCC unroll 2
+    for (size_t w = 0; w < 2; ++w) {
+      WideDouble flow;
+      std::memcpy(&flow, flows + i + 4 * w, sizeof(flow));
+      sums[w] += flow < most ? flow : most;
+    }
+  }
+  sums[0] += sums[1];
+  return sums[0][0] + sums[0][1] + sums[0][2] + sums[0][3];
+}
+using ServedFunction = decltype(Served);
+double ServedBaseline(const double* flows, size_t count, double bytes) { return Served(flows, count, bytes); }
+[[EPSIM_AVX2]] double ServedAvx2(const double* flows, size_t count, double bytes) {
+  return Served(flows, count, bytes);
+}
+
+}  // namespace
+
+void RankFinish::Hear(const RouteTable& routes, absl::Span<const SimTime> release) {
+  const int ranks = routes.ranks();
+  const LinkClass near_class = routes.cluster().has_nvlink() ? LinkClass::kNvlink : LinkClass::kPcie;
+  for (int begin = 0; routes.has_near() && begin < ranks; begin = routes.near_end(begin)) {
+    LatestTwo near;
+    for (int rank = begin; rank < routes.near_end(begin); ++rank) near.Add(release[rank], rank);
+    for (int rank = begin; rank < routes.near_end(begin); ++rank) {
+      WaitFor(rank, After(near.OfOthers(rank) + routes.near_latency()), near_class);
+    }
+  }
+  if (!routes.has_far()) return;
+  const auto far = [&](int a, int b) { return a != b && (b < routes.near_begin(a) || b >= routes.near_end(a)); };
+  if (routes.one_far_latency()) {
+    // The latest releases of two groups that are near to themselves.
+    LatestTwo groups;
+    const auto group = [&](int rank) { return routes.has_near() ? routes.near_begin(rank) : rank; };
+    for (int rank = 0; rank < ranks;) {
+      const int begin = rank, end = routes.has_near() ? routes.near_end(rank) : rank + 1;
+      SimTime latest = release[rank];
+      for (; rank < end; ++rank) latest = std::max(latest, release[rank]);
+      groups.Add(latest, group(begin));
+    }
+    for (int rank = 0; rank < ranks; ++rank) {
+      WaitFor(rank, After(groups.OfOthers(group(rank)) + routes.far_latency()), LinkClass::kNic);
+    }
+    return;
+  }
+  std::vector<int> order(ranks);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return release[a] > release[b]; });
+  for (int rank = 0; rank < ranks; ++rank) {
+    for (const int other : order) {
+      if (After(release[other] + routes.far_latency()) <= latest_[rank]) break;
+      if (far(rank, other)) WaitFor(rank, After(release[other] + routes.latency(other, rank)), LinkClass::kNic);
+    }
+  }
+}
+
+void RankFinish::WaitForPorts(const PhaseTraffic& traffic, const SolvedLinks& links) {
+  const RouteTable& routes = traffic.routes();
+  for (const RouteTable::Port& port : routes.ports()) {
+    for (int rank = 0; rank < routes.ranks(); ++rank) {
+      for (const int link : {port.out(rank), port.in(rank)}) {
+        if (links.bytes[link] == 0 || links.is_shared[link]) continue;
+        const bool from_host = port.link_class == LinkClass::kPcie && traffic.from_host(rank) > 0;
+        const Duration latency = from_host ? std::min(port.latency, routes.host_latency(rank)) : port.latency;
+        WaitFor(rank, After(links.finish[link] + latency), port.link_class);
+      }
+    }
+  }
+}
+
+void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, const PhaseTraffic& traffic,
+                            const SolvedLinks& links) {
+  const RouteTable& routes = traffic.routes();
+  const int owner = (busy.link - port.first) / 2;
+  const bool outgoing = busy.link == port.out(owner);
+  const int near_begin = routes.near_begin(owner), near_end = routes.near_end(owner);
+  const double k = traffic.picoseconds_per_byte(busy.link), begin = After(links.begin[busy.link]);
+  const int64_t* const row = traffic.row(owner);
+  const int64_t* const column = traffic.row(0) + owner;
+  const auto bytes_with = [&](int peer) { return outgoing ? row[peer] : column[peer * traffic.stride()]; };
+  const auto for_peers = [&](auto visit) {
+    if (port.far) visit(0, near_begin, false);
+    if (port.near) visit(near_begin, near_end, true);
+    if (port.far) visit(near_end, routes.ranks(), false);
+  };
+  Candidate own{owner, 0, 0, 0};
+  const bool find_own = busy.latest > latest_[owner];
+  const double most = k * routes.ranks();
+  for_peers([&](int first, int end, bool near) {
+    for (int peer = first; peer < end; ++peer) {
+      if (latest_[peer] >= busy.latest && !find_own) continue;
+      const double bytes = static_cast<double>(bytes_with(peer));
+      if (bytes == 0) continue;
+      const Duration latency = near                       ? routes.near_latency()
+                               : routes.one_far_latency() ? routes.far_latency()
+                                                          : routes.latency(owner, peer);
+      const Candidate candidate{peer, bytes, std::max(begin, After(links.release[outgoing ? owner : peer])),
+                                static_cast<double>(latency.count())};
+      const double bound = std::min(busy.finish, candidate.start + most * bytes) + candidate.latency;
+      if (bound > latest_[peer]) candidates_.push_back(candidate);
+      if (find_own && bound > latest_[owner] && bytes > own.bytes) {
+        own = candidate;
+        own.rank = owner;
+      }
+    }
+  });
+  if (own.bytes > 0) candidates_.push_back(own);
+  if (candidates_.empty()) return;
+  for_peers([&](int first, int end, bool) {
+    for (int peer = first; peer < end; ++peer) flows_.push_back(static_cast<double>(bytes_with(peer)));
+  });
+}
+
+void RankFinish::FindOnLink(const Busy& busy, const PhaseTraffic& traffic, const SolvedLinks& links) {
+  const double begin = After(links.begin[busy.link]);
+  traffic.ForEachFlow(busy.link, [&](int source, int destination, int64_t bytes) {
+    flows_.push_back(static_cast<double>(bytes));
+    for (const int rank : {source, destination}) {
+      Candidate& largest = largest_[rank];
+      if (flows_.back() <= largest.bytes || latest_[rank] >= busy.latest) continue;
+      largest = {rank, flows_.back(), std::max(begin, After(links.release[source])),
+                 static_cast<double>(traffic.latency(source, destination).count())};
+    }
+  });
+  for (Candidate& largest : largest_) {
+    if (largest.bytes == 0) continue;
+    if (busy.finish + largest.latency > latest_[largest.rank]) candidates_.push_back(largest);
+    largest.bytes = 0;
+  }
+}
+
+void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& links) {
+  const RouteTable& routes = traffic.routes();
+  static ServedFunction* const served = HasAvx2() ? ServedAvx2 : ServedBaseline;
+  largest_.resize(latest_.size());
+  Duration longest = std::max(routes.near_latency(), routes.far_latency());
+  if (traffic.has_from_host()) {
+    for (int rank = 0; rank < routes.ranks(); ++rank) longest = std::max(longest, routes.host_latency(rank));
+  }
+  double earliest = Least(latest_);
+  busy_.clear();
+  for (int link = 0; link < routes.links(); ++link) {
+    if (links.bytes[link] == 0 || links.is_shared[link]) continue;
+    const double finish = After(links.finish[link]);
+    const int p = routes.port_of(link);
+    double latest = finish;
+    if (p < 0 || traffic.has_from_host()) {
+      latest += static_cast<double>(longest.count());
+    } else {
+      const RouteTable::Port& port = routes.ports()[p];
+      latest += static_cast<double>(
+          std::max(port.near ? routes.near_latency() : Duration(0), port.far ? routes.far_latency() : Duration(0))
+              .count());
+    }
+    if (latest > earliest) busy_.push_back({finish, latest, link});
+  }
+  std::make_heap(busy_.begin(), busy_.end());
+  while (!busy_.empty() && busy_.front().latest > earliest) {
+    const Busy busy = busy_.front();
+    std::pop_heap(busy_.begin(), busy_.end());
+    busy_.pop_back();
+    candidates_.clear();
+    flows_.clear();
+    const int p = routes.port_of(busy.link);
+    if (p < 0 || traffic.has_from_host()) {
+      FindOnLink(busy, traffic, links);
+    } else {
+      FindOnPort(routes.ports()[p], busy, traffic, links);
+    }
+    if (candidates_.empty()) continue;
+    flows_.resize((flows_.size() + 7) / 8 * 8, 0.0);
+    const double k = traffic.picoseconds_per_byte(busy.link);
+    const LinkClass link_class = routes.cluster().links()[busy.link].link_class;
+    bool earliest_moved = false;
+    for (const Candidate& candidate : candidates_) {
+      earliest_moved |= latest_[candidate.rank] <= earliest;
+      const double sent = served(flows_.data(), flows_.size(), candidate.bytes);
+      WaitFor(candidate.rank, std::min(busy.finish, candidate.start + k * sent) + candidate.latency, link_class);
+    }
+    if (earliest_moved) earliest = Least(latest_);
+  }
+}
+
+LinkClass RankFinish::Solve(const PhaseTraffic& traffic, const SolvedLinks& links, std::vector<SimTime>* finish) {
+  const RouteTable& routes = traffic.routes();
+  const int ranks = routes.ranks();
+  origin_ = *std::min_element(links.release.begin(), links.release.end());
+  latest_.assign(ranks, kNever);
+  class_.assign(ranks,
+                routes.cluster().links().empty() ? LinkClass::kNvlink : routes.cluster().links().front().link_class);
+  for (int rank = 0; rank < ranks; ++rank) latest_[rank] = After(links.release[rank]);
+  if (ranks > 1) Hear(routes, links.release);
+  WaitForPorts(traffic, links);
+  for (int link = 0; !links.flows.empty() && link < routes.links(); ++link) {
+    if (!links.is_shared[link]) continue;
+    const LinkClass link_class = routes.cluster().links()[link].link_class;
+    for (const FlowFinish& flow : links.flows[link]) {
+      const int source = flow.name / ranks, destination = flow.name % ranks;
+      const double time = After(flow.finish + traffic.latency(source, destination));
+      WaitFor(source, time, link_class);
+      WaitFor(destination, time, link_class);
+    }
+  }
+  WaitForFlows(traffic, links);
+
+  finish->resize(ranks);
+  int last = 0;
+  for (int rank = 0; rank < ranks; ++rank) {
+    (*finish)[rank] = RoundUpFrom(origin_, latest_[rank]);
+    if (latest_[rank] > latest_[last]) last = rank;
+  }
+  return class_[last];
+}
+
+}  // namespace epsim
