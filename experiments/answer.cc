@@ -93,6 +93,11 @@ std::string AnswerText(const Json& s) {
   absl::StrAppendFormat(&text, "  expert weights    %s of %s a GPU; %s\n",
                         HumanBytes(s["memory_bytes"]["expert_weights_per_gpu"].get<double>()),
                         HumanBytes(s["memory_bytes"]["gpu"].get<double>()), s["precision"].get<std::string>());
+  const int sms = s["communication"]["sms"].get<int>();
+  const double buffers = s["memory_bytes"]["communication_buffers_per_gpu"].get<double>();
+  absl::StrAppend(&text, "  communication     ", s["communication"]["strategy"].get<std::string>(),
+                  sms > 0 ? absl::StrCat(", on ", sms, " SMs") : "",
+                  buffers > 0 ? absl::StrCat(", buffers of ", HumanBytes(buffers), " a GPU") : "", "\n");
   absl::StrAppendFormat(&text, "  trace             %s: %d steps scored (%d tokens of %d), %d planned on%s; %s\n",
                         s["trace"]["hash"].get<std::string>(), s["trace"]["steps"].get<int64_t>(),
                         s["trace"]["scored_tokens"].get<int64_t>(), s["trace"]["tokens"].get<int64_t>(),

@@ -4,7 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/status_macros.h"
+#include "models/backends/backend.h"
+#include "models/schedule/schedule_config.h"
+#include "platforms/network/simgrid.h"
 
 namespace epsim {
 namespace {
@@ -24,6 +28,38 @@ PlacementShape ShapeOf(const ResolvedExperiment& resolved, const Cluster& cluste
           .expert_groups = std::max(1, static_cast<int>(model.expert_groups()))};
 }
 
+// The most tokens of one rank in one exchange, as far as the configuration bounds them; else what engines make their
+// buffers for by default.
+int MostTokensPerRank(const Experiment& experiment) {
+  constexpr uint32_t kDefault = 8192;
+  const WorkloadConfig& workload = experiment.workload();
+  uint32_t tokens = kDefault;
+  if (workload.has_continuous()) tokens = workload.continuous().max_tokens_per_rank();
+  if (workload.has_lock_step()) tokens = workload.lock_step().max_tokens_per_rank();
+  if (const uint32_t chunk = experiment.schedule().max_tokens(); chunk > 0) {
+    tokens = std::min(tokens, (chunk + experiment.ranks() - 1) / experiment.ranks());
+  }
+  return static_cast<int>(tokens);
+}
+
+// Whether the chosen backend can run the experiment.  Adds what it does not say.
+absl::Status CheckBackend(const ResolvedExperiment& resolved, const Communication& communication,
+                          std::vector<std::string>* notes) {
+  const Experiment& experiment = resolved.experiment();
+  if (experiment.backend().empty()) return absl::OkStatus();
+  const Precision& precision = experiment.costs().precision();
+  ASSIGN_OR_RETURN(const Backend backend, FindBackend(experiment.backend()));
+  RETURN_IF_ERROR(CanImplement(backend, precision, resolved.manifest.platform().gpu(), resolved.model()));
+  RETURN_IF_ERROR(CanExchangeBy(backend, communication.name()));
+  RETURN_IF_ERROR(CanBeScheduled(backend, experiment.schedule()));
+  if (!GoesByLoad(experiment.placement())) return absl::OkStatus();
+  RETURN_IF_ERROR(CanRebalance(backend, precision));
+  if (FindQuantisation(backend, precision)->eplb() == EPLB_NOT_VERIFIED) {
+    notes->push_back(absl::StrCat(experiment.backend(), " does not say whether it moves experts in this precision"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment& resolved) {
   const Experiment& experiment = resolved.experiment();
   const PlatformSpec& platform = resolved.manifest.platform();
@@ -34,12 +70,23 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   ASSIGN_OR_RETURN(parts->placement_policy, NewPlacementPolicy(experiment.placement(), parts->shape));
   ASSIGN_OR_RETURN(parts->replica_choice, NewReplicaChoice(experiment.replica_choice()));
   ASSIGN_OR_RETURN(parts->costs, NewCostModel(experiment.costs(), resolved.model(), platform.gpu()));
-  ASSIGN_OR_RETURN(parts->communication,
-                   NewCommunication(experiment.communication(), {.cluster = &parts->cluster,
-                                                                 .model = resolved.model(),
-                                                                 .precision = experiment.costs().precision(),
-                                                                 .slots = parts->shape.slots}));
+  ASSIGN_OR_RETURN(parts->communication, NewCommunication(experiment.communication(),
+                                                          {.cluster = &parts->cluster,
+                                                           .model = resolved.model(),
+                                                           .precision = experiment.costs().precision(),
+                                                           .slots = parts->shape.slots,
+                                                           .max_tokens_per_rank = MostTokensPerRank(experiment)}));
+  RETURN_IF_ERROR(CheckSchedule(experiment.schedule(), *parts->communication, resolved.model(), platform.gpu()));
+  RETURN_IF_ERROR(CheckBackend(resolved, *parts->communication, &parts->notes));
   ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));
+  if (experiment.network().has_simgrid()) {
+    const int flows = parts->shape.ranks * (parts->shape.ranks - 1);
+    parts->notes.push_back(absl::StrFormat("SimGrid takes about %.2g s for each exchange of %d flows",
+                                           EstimatedSecondsPerPhase(flows), flows));
+  }
+  if (experiment.schedule().mtp_runs() > 0) {
+    parts->notes.push_back("prediction layers route as the last MoE layer: the trace has no routing of theirs");
+  }
   return parts;
 }
 

@@ -22,6 +22,8 @@ struct Assembly {
   std::unique_ptr<ReplicaChoice> replica_choice;
   std::unique_ptr<CostModel> costs;
   std::unique_ptr<Communication> communication;
+  // What the reader of a report must know of how the parts go together.
+  std::vector<std::string> notes;
   EventQueue queue;
   std::unique_ptr<Network> network;  // Uses cluster and queue.
 };

@@ -88,7 +88,7 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   const Plan plan = *std::move(made);
   RandomStream replica_random(experiment.seed(), "replica_choice");
   const ReplicaTable table = parts->replica_choice->Choose(plan.placement, &replica_random);
-  const std::unique_ptr<TokenRouting> routing = NewTokenRouting(shape, table);
+  const std::unique_ptr<TokenRouting> routing = NewTokenRouting(shape, table, parts->communication->detail());
 
   // The replay.
   Summary summary(shape.ranks);
@@ -141,13 +141,17 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
                  .trace_tokens = trace->index().tokens(),
                  .missing_ids = trace->index().missing_ids(),
                  .aggregate_balancedness = aggregate.Balancedness(),
+                 .communication = parts->communication->name(),
+                 .footprint = parts->communication->footprint(),
                  .expert_bytes_per_gpu = expert_bytes,
                  .gpu_memory = *ParseBytes(resolved.manifest.platform().gpu().memory()),
                  .precision = PrintPrecision(experiment.costs().precision()),
-                 .notes = {}};
-  if (facts.expert_bytes_per_gpu > facts.gpu_memory) {
-    facts.notes.push_back("does not fit: the expert weights alone are larger than the memory of a GPU");
+                 .notes = parts->notes};
+  if (facts.expert_bytes_per_gpu + facts.footprint.buffers > facts.gpu_memory) {
+    facts.notes.push_back(
+        "does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
   }
+  for (std::string& note : parts->communication->notes()) facts.notes.push_back(std::move(note));
   if (plan.seen_steps == 0) facts.notes.push_back("planned without having seen any load");
   if (hindsight) facts.notes.push_back("hindsight: planned on the steps that are scored; a bound, not a policy");
   if (!facts.trace_synthetic.empty()) facts.notes.push_back("synthetic trace: " + facts.trace_synthetic);

@@ -89,7 +89,11 @@ Json Summary::Json(const RunFacts& run) const {
   json["experts"] = run.experts;
   json["slots"] = run.slots;
   json["precision"] = run.precision;
+  json["communication"] = {{"strategy", run.communication},
+                           {"sms", run.footprint.sms},
+                           {"statistics_ride_along", run.footprint.statistics_ride_along}};
   json["memory_bytes"]["expert_weights_per_gpu"] = run.expert_bytes_per_gpu.count();
+  json["memory_bytes"]["communication_buffers_per_gpu"] = run.footprint.buffers.count();
   json["memory_bytes"]["gpu"] = run.gpu_memory.count();
 
   json["step_time_us"] = MeanWithInterval(step_time_us_);

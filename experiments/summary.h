@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "experiments/step_facts.h"
+#include "models/communication/communication.h"
 #include "nlohmann/json.hpp"
 
 namespace epsim {
@@ -21,6 +22,8 @@ struct RunFacts {
   bool resampled = false, counts_only = false;
   int64_t trace_tokens = 0, missing_ids = 0;
   double aggregate_balancedness = 1;  // Of tokens summed over all scored steps, mean over layers.
+  std::string communication;  // The strategy in use at the end.
+  CommunicationFootprint footprint;
   Bytes expert_bytes_per_gpu, gpu_memory;
   std::string precision;
   std::vector<std::string> notes;  // What the reader must know to judge the figures.

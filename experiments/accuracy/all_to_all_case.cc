@@ -62,10 +62,11 @@ absl::StatusOr<double> MetricBytes(const Case& measured, const RoutedLayer& rout
   if (measured.metric == "logical_gbps" && definition.starts_with("tokens*top_k*bytes_per_token/time")) {
     return payload * layer.top_k;
   }
-  if (measured.metric == "bottleneck_gbps" && definition.starts_with("tokens*distinct_ranks*bytes_per_token/time")) {
-    // Of ranks inside a node and of nodes between them, their own included.
-    double copies = 0;
-    for (int32_t tokens : layer.nodes > 1 ? routed.tokens_to_node : routed.tokens_between) copies += tokens;
+  const bool of_ranks = definition.starts_with("tokens*distinct_ranks*bytes_per_token/time");
+  const bool of_nodes = definition.starts_with("tokens*distinct_nodes*bytes_per_token/time");
+  if (measured.metric == "bottleneck_gbps" && (of_ranks || of_nodes)) {
+    double copies = 0;  // The source's own rank and node included.
+    for (int32_t tokens : of_nodes ? routed.tokens_to_node : routed.tokens_between) copies += tokens;
     return copies / layer.ranks * static_cast<double>(bytes_per_token) / 1e3;
   }
   return Unsupported(absl::StrCat("metric ", measured.metric, ": the bytes that it counts are not stated"));

@@ -8,6 +8,7 @@
 #include "experiments/commands/commands.h"
 #include "experiments/experiment.pb.h"
 #include "experiments/run.h"
+#include "models/backends/backend.h"
 #include "models/catalogue.h"
 #include "nlohmann/json.hpp"
 #include "platforms/cluster.h"
@@ -65,6 +66,22 @@ const Subject kSubjects[] = {
      [] { return Alternatives<PlanningConfig>("plan"); }},
     {"communications", "how tokens reach their experts (experiment: communication)",
      [] { return Alternatives<CommunicationConfig>("communication"); }},
+    {"backends", "implementations of the experts in serving engines (experiment: backend)",
+     [] {
+       std::vector<Entry> entries;
+       for (const CatalogueFile& file : BackendCatalogue()) {
+         Backend backend;
+         const absl::Status status = ParseTextProto(file.text, file.path, &backend);
+         if (status.ok()) {
+           entries.push_back({Name(backend), backend.description()});
+         } else {
+           entries.push_back({std::string(file.name), std::string(status.message())});
+         }
+       }
+       return entries;
+     }},
+    {"schedules", "how a layer's exchanges and kernels follow each other (experiment: schedule)",
+     [] { return Alternatives<ScheduleConfig>("kind"); }},
     {"networks", "network models (experiment: network)", [] { return Alternatives<NetworkConfig>("network"); }},
     {"presets", "stress workloads (epsim trace synth --preset)",
      [] { return Alternatives<SynthesisPreset>("preset"); }},

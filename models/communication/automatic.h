@@ -11,10 +11,10 @@ namespace epsim {
 //
 // TENSORRT_LLM (CommunicationFactory): the first that is feasible of nvlink_one_sided, nvlink_two_sided, deepep_normal,
 // deepep_low_latency, allgather_reducescatter; after nvlink_one_sided straight to the last if the ranks do not divide
-// the experts.  Its optional NCCL EP library, between the third and the second, is taken as not installed.
+// the experts.  Its optional NCCL EP library, between the second and the third, is taken as not installed.
 // deepep_normal quantises after dispatch unless tokens are NVFP4; deepep_low_latency takes max_tokens_per_rank of the
 // setup.  The first forward pass that the strategy cannot take switches to allgather_reducescatter for the rest of the
-// run.
+// run.  (Without data-parallel attention the engine exchanges nothing: all_reduce is then to be chosen by name.)
 //
 // SGLANG (--deepep-mode auto): both of DeepEP's kernels at hand, low_latency for passes that its buffers take (SGLang
 // asks whether the pass is decode; the limit is the decode batch), else normal.  The buffers are those of both.

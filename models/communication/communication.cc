@@ -1,5 +1,7 @@
 #include "models/communication/communication.h"
 
+#include <utility>
+
 #include "models/communication/all_reduce.h"
 #include "models/communication/all_to_all.h"
 #include "models/communication/allgather_reducescatter.h"
@@ -11,9 +13,36 @@
 #include "models/communication/nvlink_two_sided.h"
 
 namespace epsim {
+namespace {
 
-absl::StatusOr<std::unique_ptr<Communication>> NewCommunication(const CommunicationConfig& config,
+constexpr uint32_t kDefaultSms = 24;
+constexpr uint32_t kDefaultMaxTokensPerRank = 128;
+
+// Those of the strategy that is chosen, if one is.
+CommunicationConfig WithDefaults(CommunicationConfig config) {
+  if (config.has_deepep_normal() && config.deepep_normal().sms() == 0) {
+    config.mutable_deepep_normal()->set_sms(kDefaultSms);
+  }
+  if (config.has_deepep_low_latency() && config.deepep_low_latency().max_tokens_per_rank() == 0) {
+    config.mutable_deepep_low_latency()->set_max_tokens_per_rank(kDefaultMaxTokensPerRank);
+  }
+  if (config.has_automatic() && config.automatic().order() == AutomaticCommunication::SGLANG &&
+      config.automatic().max_tokens_per_rank() == 0) {
+    config.mutable_automatic()->set_max_tokens_per_rank(kDefaultMaxTokensPerRank);
+  }
+  return config;
+}
+
+}  // namespace
+
+CommunicationConfig CompleteCommunicationConfig(CommunicationConfig config) {
+  if (config.communication_case() == CommunicationConfig::COMMUNICATION_NOT_SET) config.mutable_all_to_all();
+  return WithDefaults(std::move(config));
+}
+
+absl::StatusOr<std::unique_ptr<Communication>> NewCommunication(const CommunicationConfig& given,
                                                                 const CommunicationSetup& setup) {
+  const CommunicationConfig config = WithDefaults(given);
   const LibraryTiming& own = config.timing();
   switch (config.communication_case()) {
     case CommunicationConfig::kAllToAll:

@@ -73,7 +73,11 @@ class Communication {
   virtual std::vector<std::string> notes() const = 0;
 };
 
-// Fails, with what would be feasible, where the strategy cannot work for `setup`.
+// `config` with its defaults: all_to_all, and the strategies' own, as the schema states them.
+CommunicationConfig CompleteCommunicationConfig(CommunicationConfig config);
+
+// Fails, with what would be feasible, where the strategy cannot work for `setup`.  Defaults of a strategy are filled
+// in.
 absl::StatusOr<std::unique_ptr<Communication>> NewCommunication(const CommunicationConfig& config,
                                                                 const CommunicationSetup& setup);
 

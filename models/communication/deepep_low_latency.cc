@@ -15,7 +15,6 @@ namespace epsim {
 namespace {
 
 constexpr char kName[] = "deepep_low_latency";
-constexpr uint32_t kDefaultMaxTokens = 128;
 constexpr uint32_t kMostMaxTokens = 1 << 20;
 constexpr uint32_t kMostTopK = 11;
 constexpr uint32_t kHiddenSizes[] = {2048, 2560, 3072, 3584, 4096, 5120, 6144, 7168, 8192};
@@ -52,7 +51,7 @@ class DeepEpLowLatency : public Communication {
       : ranks_(setup.cluster->ranks()),
         way_(config.rdma_only() ? Way::kNetwork : Way::kFastest),
         latency_(setup.cluster->route(Rank(0), Rank(ranks_ - 1), way_).latency),
-        max_tokens_(config.max_tokens_per_rank() == 0 ? kDefaultMaxTokens : config.max_tokens_per_rank()),
+        max_tokens_(static_cast<int>(config.max_tokens_per_rank())),
         timing_(timing),
         nccl_(std::move(nccl)),
         statistics_(int64_t{4} * setup.model.experts()),

@@ -14,7 +14,6 @@ namespace epsim {
 namespace {
 
 constexpr char kName[] = "deepep_normal";
-constexpr uint32_t kDefaultSms = 24;
 constexpr uint32_t kMostSms = 1024;
 
 constexpr int64_t RoundUp(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
@@ -92,6 +91,7 @@ class DeepEpNormal : public Communication {
   void Fill(const RoutedLayer& routed, const CopyBytes& copy, Direction direction, Exchange* exchange) const {
     ClearExchange(ranks_, exchange);
     EPSIM_CHECK(routed.tokens_between.size() == exchange->traffic.bytes.size());
+    EPSIM_CHECK(routed.tokens.size() == static_cast<size_t>(ranks_));
     EPSIM_CHECK(nodes_ == 1 || routed.tokens_to_node.size() == static_cast<size_t>(ranks_) * nodes_);
     const int per_node = cluster_.ranks_per_node();
     const auto add = [&](int from, int to, int64_t bytes) {
@@ -153,7 +153,7 @@ absl::StatusOr<std::unique_ptr<Communication>> NewDeepEpNormal(const DeepEpNorma
   RETURN_IF_ERROR(CheckRanks(*setup.cluster));
   RETURN_IF_ERROR(CheckRanksDivideExperts(kName, setup));
   const PlatformSpec& platform = setup.cluster->platform();
-  const uint32_t sms = config.sms() == 0 ? kDefaultSms : config.sms(), most = platform.gpu().sms();
+  const uint32_t sms = config.sms(), most = platform.gpu().sms();
   if (sms % 2 != 0) {
     return Infeasible(kName, "sms: ", sms, " is odd, and a channel takes two; ", sms - 1, " or ", sms + 1, " would do");
   }

@@ -88,8 +88,7 @@ void NcclCollective::AddRings(absl::Span<const int64_t> skipped, bool to, Traffi
     // Each node's chain begins where the rail of the last one's end leads.
     const auto rank_at = [&](int position) {
       const int node = position / per_node_ % nodes_;
-      const int gpu = (ring - node + position) % per_node_;
-      return node * per_node_ + (gpu + per_node_) % per_node_;
+      return node * per_node_ + (ring + position - node) % per_node_;
     };
     for (int position = 0; position < ranks_; ++position) {
       const int from = rank_at(position), next = rank_at(position + 1);

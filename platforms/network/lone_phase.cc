@@ -143,15 +143,14 @@ void LonePhase::Solve(const PhaseTraffic& traffic, absl::Span<const SimTime> rel
   for (const RouteTable::Port& port : routes.ports()) OfferPorts(traffic, port);
   for (const int link : routes.shared()) OfferLink(traffic, link);
   if (traffic.has_from_host()) {
-    // Links that carry nothing else, or what ports carry besides.
-    std::vector<int> from_host;
+    for (const int link : routes.host_only()) OfferLink(traffic, link);
+    // Ports that carry it besides.
     for (int rank = 0; rank < ranks; ++rank) {
       if (traffic.from_host(rank) == 0) continue;
-      for (const Link link : routes.from_host(rank)) from_host.push_back(static_cast<int>(link));
+      for (const Link link : routes.from_host(rank)) {
+        if (routes.port_of(static_cast<int>(link)) >= 0) OfferLink(traffic, static_cast<int>(link));
+      }
     }
-    std::sort(from_host.begin(), from_host.end());
-    from_host.erase(std::unique(from_host.begin(), from_host.end()), from_host.end());
-    for (const int link : from_host) OfferLink(traffic, link);
   }
 
   for (int link = 0; link < routes.links(); ++link) {

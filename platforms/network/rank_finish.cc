@@ -107,7 +107,7 @@ void RankFinish::WaitForPorts(const PhaseTraffic& traffic, const SolvedLinks& li
   for (const RouteTable::Port& port : routes.ports()) {
     for (int rank = 0; rank < routes.ranks(); ++rank) {
       for (const int link : {port.out(rank), port.in(rank)}) {
-        if (links.bytes[link] == 0 || links.is_shared[link]) continue;
+        if (links.bytes[link] == 0) continue;
         const bool from_host = port.link_class == LinkClass::kPcie && traffic.from_host(rank) > 0;
         const Duration latency = from_host ? std::min(port.latency, routes.host_latency(rank)) : port.latency;
         WaitFor(rank, After(links.finish[link] + latency), port.link_class);
@@ -122,7 +122,7 @@ void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, cons
   const int owner = (busy.link - port.first) / 2;
   const bool outgoing = busy.link == port.out(owner);
   const int near_begin = routes.near_begin(owner), near_end = routes.near_end(owner);
-  const double k = traffic.picoseconds_per_byte(busy.link), begin = After(links.begin[busy.link]);
+  const double k = traffic.picoseconds_per_byte(busy.link), begin = Begin(busy.link, links);
   const int64_t* const row = traffic.row(owner);
   const int64_t* const column = traffic.row(0) + owner;
   const auto bytes_with = [&](int peer) { return outgoing ? row[peer] : column[peer * traffic.stride()]; };
@@ -133,7 +133,7 @@ void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, cons
   };
   Candidate own{owner, 0, 0, 0};
   const bool find_own = busy.latest > latest_[owner];
-  const double most = k * routes.ranks();
+  const double most = k * routes.ranks(), finish = After(links.finish[busy.link]);
   for_peers([&](int first, int end, bool near) {
     for (int peer = first; peer < end; ++peer) {
       if (latest_[peer] >= busy.latest && !find_own) continue;
@@ -144,7 +144,7 @@ void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, cons
                                                           : routes.latency(owner, peer);
       const Candidate candidate{peer, bytes, std::max(begin, After(links.release[outgoing ? owner : peer])),
                                 static_cast<double>(latency.count())};
-      const double bound = std::min(busy.finish, candidate.start + most * bytes) + candidate.latency;
+      const double bound = std::min(finish, candidate.start + most * bytes) + candidate.latency;
       if (bound > latest_[peer]) candidates_.push_back(candidate);
       if (find_own && bound > latest_[owner] && bytes > own.bytes) {
         own = candidate;
@@ -154,13 +154,21 @@ void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, cons
   });
   if (own.bytes > 0) candidates_.push_back(own);
   if (candidates_.empty()) return;
+  flows_.resize(latest_.size());
+  double* flow = flows_.data();
   for_peers([&](int first, int end, bool) {
-    for (int peer = first; peer < end; ++peer) flows_.push_back(static_cast<double>(bytes_with(peer)));
+    if (outgoing) {
+      for (int peer = first; peer < end; ++peer) *flow++ = static_cast<double>(row[peer]);
+    } else {
+      const int64_t* bytes = column + first * traffic.stride();
+      for (int peer = first; peer < end; ++peer, bytes += traffic.stride()) *flow++ = static_cast<double>(*bytes);
+    }
   });
+  flows_.resize(static_cast<size_t>(flow - flows_.data()));
 }
 
 void RankFinish::FindOnLink(const Busy& busy, const PhaseTraffic& traffic, const SolvedLinks& links) {
-  const double begin = After(links.begin[busy.link]);
+  const double begin = Begin(busy.link, links), finish = After(links.finish[busy.link]);
   traffic.ForEachFlow(busy.link, [&](int source, int destination, int64_t bytes) {
     flows_.push_back(static_cast<double>(bytes));
     for (const int rank : {source, destination}) {
@@ -172,7 +180,7 @@ void RankFinish::FindOnLink(const Busy& busy, const PhaseTraffic& traffic, const
   });
   for (Candidate& largest : largest_) {
     if (largest.bytes == 0) continue;
-    if (busy.finish + largest.latency > latest_[largest.rank]) candidates_.push_back(largest);
+    if (finish + largest.latency > latest_[largest.rank]) candidates_.push_back(largest);
     largest.bytes = 0;
   }
 }
@@ -187,22 +195,21 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
   }
   double earliest = Least(latest_);
   busy_.clear();
-  for (int link = 0; link < routes.links(); ++link) {
-    if (links.bytes[link] == 0 || links.is_shared[link]) continue;
-    const double finish = After(links.finish[link]);
-    const int p = routes.port_of(link);
-    double latest = finish;
-    if (p < 0 || traffic.has_from_host()) {
-      latest += static_cast<double>(longest.count());
-    } else {
-      const RouteTable::Port& port = routes.ports()[p];
-      latest += static_cast<double>(
-          std::max(port.near ? routes.near_latency() : Duration(0), port.far ? routes.far_latency() : Duration(0))
-              .count());
-    }
-    if (latest > earliest) busy_.push_back({finish, latest, link});
+  const auto add = [&](int link, double latency) {
+    if (links.bytes[link] == 0) return;
+    const double latest = After(links.finish[link]) + latency;
+    if (latest > earliest) busy_.push_back({latest, link});
+  };
+  for (const RouteTable::Port& port : routes.ports()) {
+    const Duration near = port.near ? routes.near_latency() : Duration(0);
+    const Duration far = port.far ? routes.far_latency() : Duration(0);
+    const auto latency = static_cast<double>(traffic.has_from_host() ? longest.count() : std::max(near, far).count());
+    for (int link = port.first; link < port.first + 2 * routes.ranks(); ++link) add(link, latency);
   }
+  for (const int link : routes.shared()) add(link, static_cast<double>(longest.count()));
+  for (const int link : routes.host_only()) add(link, static_cast<double>(longest.count()));
   std::make_heap(busy_.begin(), busy_.end());
+  bool earliest_moved = false;  // Found again at times: too early only costs a look at a link more.
   while (!busy_.empty() && busy_.front().latest > earliest) {
     const Busy busy = busy_.front();
     std::pop_heap(busy_.begin(), busy_.end());
@@ -217,15 +224,16 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
     }
     if (candidates_.empty()) continue;
     flows_.resize((flows_.size() + 7) / 8 * 8, 0.0);
-    const double k = traffic.picoseconds_per_byte(busy.link);
+    const double k = traffic.picoseconds_per_byte(busy.link), finish = After(links.finish[busy.link]);
     const LinkClass link_class = routes.cluster().links()[busy.link].link_class;
-    bool earliest_moved = false;
     for (const Candidate& candidate : candidates_) {
       earliest_moved |= latest_[candidate.rank] <= earliest;
       const double sent = served(flows_.data(), flows_.size(), candidate.bytes);
-      WaitFor(candidate.rank, std::min(busy.finish, candidate.start + k * sent) + candidate.latency, link_class);
+      WaitFor(candidate.rank, std::min(finish, candidate.start + k * sent) + candidate.latency, link_class);
     }
-    if (earliest_moved) earliest = Least(latest_);
+    if (!earliest_moved || busy_.size() % 4 != 0) continue;
+    earliest = Least(latest_);
+    earliest_moved = false;
   }
 }
 

@@ -5,7 +5,8 @@
 // byte and b_j the bytes of the flows on it, flow i, which starts at t_i, ends at about
 //   min(L, t_i + k sum_j min(b_j, b_i)):
 // flows that share a link equally have all been served alike when one of them ends (exact where all start together and
-// this link alone holds them up).  A flow ends at the latest over the links of its route.
+// this link alone holds them up).  On a link shared with phases of other streams a flow ends not before the link's own
+// solution says either.  A flow ends at the latest over the links of its route.
 #pragma once
 
 #include <cstdint>
@@ -41,9 +42,9 @@ class RankFinish {
     int rank;
     double bytes, start, latency;
   };
-  // A link that finishes late enough to matter, times in picoseconds after the first release.
+  // A link that finishes late enough to matter.
   struct Busy {
-    double finish, latest;  // `latest`: with the longest latency after it.
+    double latest;  // With the longest latency after it, in picoseconds after the first release.
     int link;
     friend bool operator<(const Busy& a, const Busy& b) {
       return a.latest != b.latest ? a.latest < b.latest : a.link < b.link;
@@ -56,6 +57,10 @@ class RankFinish {
     class_[rank] = link_class;
   }
   double After(SimTime time) const { return static_cast<double>((time - origin_).count()); }
+  // Before which no flow of the phase starts on a link.  Where the link is shared its own solution knows.
+  double Begin(int link, const SolvedLinks& links) const {
+    return links.is_shared[link] ? 0 : After(links.begin[link]);
+  }
   void Hear(const RouteTable& routes, absl::Span<const SimTime> release);
   void WaitForPorts(const PhaseTraffic& traffic, const SolvedLinks& links);
   void WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& links);

@@ -13,13 +13,12 @@ RouteTable::RouteTable(const Cluster& cluster, Way way)
       reach_(static_cast<size_t>(ranks_) * ranks_, kNone),
       links_(cluster.links().size()) {
   for (int link = 0; link < links(); ++link) links_[link].outgoing = cluster.links()[link].outgoing;
-  FindReaches(way);
-  FindPorts();
-  if (!cluster.platform().has_pcie()) return;
-  for (int rank = 0; rank < ranks_; ++rank) {
+  for (int rank = 0; cluster.platform().has_pcie() && rank < ranks_; ++rank) {
     hosts_.push_back(cluster.from_host(Rank(rank)));
     for (const Link link : hosts_.back().links()) links_[Index(link)].host_users.push_back(rank);
   }
+  FindReaches(way);
+  FindPorts();
 }
 
 void RouteTable::FindReaches(Way way) {
@@ -112,9 +111,12 @@ void RouteTable::FindPorts() {
       ports_.push_back({link_class, (reaches & near) != 0, (reaches & far) != 0, latency, first});
     } else {
       for (int link = first; link < end; ++link) {
-        if (links_[link].users.empty()) continue;
-        shared_.push_back(link);
-        FindRuns(link);
+        if (!links_[link].users.empty()) {
+          shared_.push_back(link);
+          FindRuns(link);
+        } else if (!links_[link].host_users.empty()) {
+          host_only_.push_back(link);
+        }
       }
     }
     first = end;

@@ -44,6 +44,8 @@ class RouteTable {
   absl::Span<const Port> ports() const { return ports_; }
   // Links that several ranks send by, or receive by.
   absl::Span<const int> shared() const { return shared_; }
+  // Links that only carry what comes from hosts.
+  absl::Span<const int> host_only() const { return host_only_; }
   // Of which of ports() a link is, or -1.
   int port_of(int link) const { return links_[link].port; }
 
@@ -112,7 +114,7 @@ class RouteTable {
   std::vector<Reach> reaches_;
   std::vector<LinkUse> links_;  // [links]
   std::vector<Port> ports_;
-  std::vector<int> shared_;
+  std::vector<int> shared_, host_only_;
   std::vector<Route> hosts_;  // [ranks], or none.
   Duration near_latency_{}, far_latency_{};
   bool one_far_latency_ = true;

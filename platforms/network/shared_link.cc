@@ -92,25 +92,27 @@ double SharedLink::Serve(const SimTime* until, absl::FunctionRef<void(size_t, in
     }
     if (stopped) continue;
     if (now >= end || (served_.empty() && !waits)) return each;
-    // Until then flows end one by one.
+    // Until then flows end one by one.  If nothing is to come any more, all do, in the order of their ends.
+    const bool last = next == kNever;
+    if (last) std::sort(served_.begin(), served_.end());
     bool job_ended = false;
     while (!served_.empty() && !job_ended) {
+      const Served flow = last ? served_.back() : served_.front();
       const auto flows = static_cast<double>(served_.size());
-      const double finish = now + (served_.front().end - each) * flows;
+      const double finish = now + (flow.end - each) * flows;
       if (finish > next) {
         each += (next - now) / flows;
         break;
       }
       now = std::max(now, finish);
-      each = served_.front().end;
-      while (!served_.empty() && served_.front().end <= each) {
-        const Served flow = served_.front();
-        std::pop_heap(served_.begin(), served_.end());
-        served_.pop_back();
-        ended(flow.job, flow.name, now);
-        job_ended |= --progress_[flow.job].served == 0;
-      }
+      each = std::max(each, flow.end);
+      if (!last) std::pop_heap(served_.begin(), served_.end());
+      served_.pop_back();
+      ended(flow.job, flow.name, now);
+      job_ended = --progress_[flow.job].served == 0;
     }
+    // Sorted the other way it is a heap again.
+    if (last) std::reverse(served_.begin(), served_.end());
     if (!job_ended) now = next;
   }
 }

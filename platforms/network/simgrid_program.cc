@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <string>
@@ -48,7 +49,7 @@ class SimGrid {
   FlowOrder* order_ = nullptr;
   std::vector<double>* end_ = nullptr;
   int active_ = 0;
-  std::vector<double> release_;      // [flows]: picoseconds after the beginning.
+  std::vector<uint8_t> released_;    // [flows]
   std::vector<double> parts_;        // [flows]
   std::vector<s4u::CommPtr> comms_;  // [flows]: null until it begins.
   std::vector<int> next_;
@@ -66,8 +67,9 @@ s4u::Engine NewEngine() {
 
 SimGrid::SimGrid(int64_t stations, const std::vector<double>& bandwidths, const std::vector<SimGridRoute>& routes)
     : engine_(NewEngine()), bandwidths_(bandwidths) {
-  // SimGrid would report on itself before it obeys.
-  std::signal(SIGINT, SIG_DFL);
+  // Whoever interrupts the simulation interrupts the program that uses this one, and this ends with it.
+  std::signal(SIGINT, SIG_IGN);
+  std::signal(SIGTERM, SIG_IGN);
   s4u::NetZone* const zone = s4u::create_full_zone("cluster");
   for (int64_t i = 0; i < stations; ++i) hosts_.push_back(zone->create_host("station " + std::to_string(i), 1e9));
   for (size_t i = 0; i < bandwidths.size(); ++i) {
@@ -127,7 +129,7 @@ void SimGrid::OnEnd(int flow) {
   next_.clear();
   order_->End(flow, &next_);
   for (int follower : next_) {
-    if (release_[follower] <= now()) Begin(follower);
+    if (released_[follower]) Begin(follower);
   }
 }
 
@@ -141,10 +143,10 @@ void SimGrid::Run(SimTime from, double until, std::vector<Flow>* flows, std::vec
   comms_.assign(flows->size(), nullptr);
   Scale(*flows);
   std::vector<std::pair<double, int>> releases;  // To come, latest first.
-  release_.clear();
+  released_.assign(flows->size(), false);
   for (const Flow& flow : *flows) {
-    release_.push_back(std::max(0.0, static_cast<double>((flow.release - from).count())));
-    releases.emplace_back(release_.back(), static_cast<int>(releases.size()));
+    const auto release = static_cast<double>((flow.release - from).count());
+    releases.emplace_back(std::max(0.0, release), static_cast<int>(releases.size()));
   }
   std::sort(releases.begin(), releases.end(), std::greater<>());
 
@@ -152,7 +154,8 @@ void SimGrid::Run(SimTime from, double until, std::vector<Flow>* flows, std::vec
     while (!releases.empty() && releases.back().first <= reached) {
       const int flow = releases.back().second;
       releases.pop_back();
-      if (order.may_go(flow) && comms_[flow] == nullptr) Begin(flow);
+      released_[flow] = true;
+      if (order.may_go(flow)) Begin(flow);
     }
     const double next = std::min(releases.empty() ? kNotEnded : releases.back().first, until);
     if (active_ == 0) {

@@ -541,6 +541,18 @@ TEST(PlatformCatalogueTest, NvlinkDomainOfGb200Is72Gpus) {
   EXPECT_EQ(cluster.links()[Index(cluster.route(Rank(0), Rank(72)).links()[0])].link_class, LinkClass::kNic);
 }
 
+TEST(PlatformCatalogueTest, HostsAndSwitchesAreWhereTheyAre) {
+  const Cluster gb200 = Make(*FindPlatform("gb200-nvl72"), 72);
+  EXPECT_EQ(Count(gb200, LinkClass::kHostMemory), 36 * 2);  // A Grace CPU for two GPUs.
+  EXPECT_EQ(Links(gb200, gb200.from_host(Rank(71))), "host_memory 35 out, pcie 71 in");
+  const Cluster dgx = Make(*FindPlatform("a100-sxm"), 16);
+  EXPECT_EQ(Links(dgx, dgx.to_host(Rank(9))), "pcie 9 out, pcie_switch 4 out, host_memory 1 in");
+  EXPECT_EQ(Links(dgx, 1, 9), "pcie 1 out, nic 1 out, nic 9 in, pcie 9 in");
+  const Cluster cards = Make(*FindPlatform("a100-pcie"), 8);
+  EXPECT_EQ(Links(cards, 0, 3), "pcie 0 out, pcie 3 in");
+  EXPECT_EQ(Links(cards, 0, 4), "pcie 0 out, pcie_switch 0 out, pcie_switch 1 in, pcie 4 in");
+}
+
 // The catalogue says what the reference sheet says.
 TEST(PlatformCatalogueTest, AgreesWithTheReferenceSheet) {
   const std::string path = std::string(EPSIM_SHARED_DATA) + "/reference/platforms.json";

@@ -32,6 +32,21 @@ TEST(AllToAll, CombineReturnsOnePartialSumFromEach) {
   EXPECT_THAT(Entries(exchange.traffic), ElementsAre("0>1 4096", "1>0 6144"));
 }
 
+TEST(Communication, DefaultsAreFilledIn) {
+  CommunicationConfig config;
+  EXPECT_EQ(CompleteCommunicationConfig(config).ShortDebugString(), "all_to_all { }");
+  config.mutable_deepep_normal()->set_bf16_dispatch(true);
+  EXPECT_EQ(CompleteCommunicationConfig(config).ShortDebugString(), "deepep_normal { sms: 24 bf16_dispatch: true }");
+  config.mutable_deepep_normal()->set_sms(8);
+  EXPECT_EQ(CompleteCommunicationConfig(config).deepep_normal().sms(), 8);
+  config.mutable_deepep_low_latency();
+  EXPECT_EQ(CompleteCommunicationConfig(config).deepep_low_latency().max_tokens_per_rank(), 128);
+  config.mutable_automatic();
+  EXPECT_EQ(CompleteCommunicationConfig(config).automatic().max_tokens_per_rank(), 0);
+  config.mutable_automatic()->set_order(AutomaticCommunication::SGLANG);
+  EXPECT_EQ(CompleteCommunicationConfig(config).automatic().max_tokens_per_rank(), 128);
+}
+
 TEST(Communication, NoneChosenIsAnError) {
   EXPECT_EQ(Site(2, 2, 1024, 8, 2).Problem(""), "communication: none chosen");
 }

@@ -13,7 +13,6 @@
 namespace epsim {
 namespace {
 
-using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 // A config for each alternative of the oneof, with its defaults, and with what else its messages can say.
@@ -138,7 +137,9 @@ TEST(CommunicationContract, NoTokenIsLost) {
         received += out.traffic.bytes[source * ranks + owner];
         returned += back.traffic.bytes[owner * ranks + source];
       }
-      if (communication->footprint().has_dispatch) EXPECT_GE(received, visits * dispatched);
+      if (communication->footprint().has_dispatch) {
+        EXPECT_GE(received, visits * dispatched);
+      }
       EXPECT_GE(returned, visits * combined);
     }
   });
@@ -150,11 +151,14 @@ TEST(CommunicationContract, FootprintsAndStatistics) {
     const std::string name = communication->name();
     EXPECT_GE(footprint.sms, 0);
     const uint32_t gpu_sms = site.cluster.platform().gpu().sms();
-    if (gpu_sms > 0) EXPECT_LE(footprint.sms, static_cast<int>(gpu_sms));
-    EXPECT_EQ(footprint.buffers > Bytes(0),
-              name != "all_to_all" &&
-                  (site.cluster.ranks() > 1 || name == "deepep_low_latency" || name == "nvlink_one_sided" ||
-                   name == "nvlink_two_sided" || name == "nccl_all_to_all" || name == "allgather_reducescatter"));
+    if (gpu_sms > 0) {
+      EXPECT_LT(footprint.sms, static_cast<int>(gpu_sms));
+    }
+    if (name == "all_to_all") {
+      EXPECT_EQ(footprint.buffers, Bytes(0));
+    } else if (site.cluster.ranks() > 1) {
+      EXPECT_GT(footprint.buffers, Bytes(0));
+    }
     EXPECT_FALSE(footprint.quantised_dispatch);  // Tokens are bf16.
     if (footprint.statistics_ride_along) return;
     Exchange one, ten;
@@ -173,8 +177,12 @@ TEST(CommunicationContract, AdmitsOrSaysWhatWouldDo) {
                                       ForwardShape{.max_tokens_per_rank = 100'000, .chunks = 1},
                                       ForwardShape{.max_tokens_per_rank = 64, .chunks = 7}}) {
       const absl::Status status = communication->Admit(shape);
-      if (shape.max_tokens_per_rank == 64 && shape.chunks == 1) EXPECT_TRUE(status.ok()) << status;
-      if (!status.ok()) EXPECT_THAT(std::string(status.message()), HasSubstr("would do"));
+      if (shape.max_tokens_per_rank == 64 && shape.chunks == 1) {
+        EXPECT_TRUE(status.ok()) << status;
+      }
+      if (!status.ok()) {
+        EXPECT_THAT(std::string(status.message()), HasSubstr("would do"));
+      }
     }
   });
 }

@@ -2,6 +2,7 @@
 // reports every rank's finish.  Items are pairs of ranks.
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>

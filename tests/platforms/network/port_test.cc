@@ -434,6 +434,40 @@ TEST_F(PortTest, InstalmentsAgreeWithTheWholeFluid) {
   }
 }
 
+// Links do not wait for each other, so neither another stream's traffic nor a later release speeds any rank up.
+TEST_F(PortTest, MoreLoadIsNeverFaster) {
+  RandomStream random(1, "load");
+  const auto flows = [&] {
+    std::vector<Flow> result;
+    for (int i = 0; i < 16; ++i) {
+      if (i / 4 != i % 4 && random.Below(4) != 0)
+        result.push_back({i / 4, i % 4, static_cast<int64_t>(random.Below(50))});
+    }
+    return result;
+  };
+  for (int round = 0; round < 100; ++round) {
+    const std::vector<Flow> load = flows(), other = flows();
+    std::vector<int64_t> release(4), other_release(4);
+    for (int64_t& t : release) t = static_cast<int64_t>(random.Below(60'000));
+    for (int64_t& t : other_release) t = static_cast<int64_t>(random.Below(60'000));
+    const auto finish = [&](const std::vector<int64_t>& released, bool with_other) {
+      Build(4, round % 2 == 0 ? 2 : 4);
+      const PhaseId phase = Start(0, load, released);
+      if (with_other) Start(1, other, other_release);
+      RunAll();
+      return Finish(phase);
+    };
+    std::vector<int64_t> later = release;
+    later[random.Below(4)] += 10'000;
+    const std::vector<int64_t> alone = finish(release, false), late = finish(later, false),
+                               with = finish(release, true);
+    for (int rank = 0; rank < 4; ++rank) {
+      EXPECT_GE(late[rank], alone[rank]) << "round " << round;
+      EXPECT_GE(with[rank], alone[rank]) << "round " << round;
+    }
+  }
+}
+
 // Links that ranks share, on platforms of their own.
 class PortRoutesTest : public PortTest {
  protected:

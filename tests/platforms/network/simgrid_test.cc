@@ -1,5 +1,6 @@
 #include "platforms/network/simgrid.h"
 
+#include <memory>
 #include <string>
 
 #include "gmock/gmock.h"
