@@ -50,6 +50,11 @@ absl::Status CheckBackend(const ResolvedExperiment& resolved, const Communicatio
   const Precision& precision = experiment.costs().precision();
   ASSIGN_OR_RETURN(const Backend backend, FindBackend(experiment.backend()));
   RETURN_IF_ERROR(CanImplement(backend, precision, resolved.manifest.platform().gpu(), resolved.model()));
+  if (precision.dispatch() != BF16 && !FindQuantisation(backend, precision)->quantised_dispatch()) {
+    return absl::InvalidArgumentError(absl::StrCat("precision.dispatch: ", NumberType_Name(precision.dispatch()),
+                                                   ", but ", experiment.backend(),
+                                                   " quantises tokens when they have arrived; ", "BF16 would do"));
+  }
   RETURN_IF_ERROR(CanExchangeBy(backend, communication.name()));
   RETURN_IF_ERROR(CanBeScheduled(backend, experiment.schedule()));
   if (!GoesByLoad(experiment.placement())) return absl::OkStatus();

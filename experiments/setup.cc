@@ -17,6 +17,7 @@
 #include "engine/whole_file.h"
 #include "experiments/version.h"
 #include "models/catalogue.h"
+#include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
 #include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
@@ -105,10 +106,7 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   if (planning->max_rows() == 0) planning->set_max_rows(32);
   if (planning->max_rows() > 4096) return error("planning.max_rows: ", planning->max_rows(), " is more than 4096");
 
-  CommunicationConfig* communication = experiment->mutable_communication();
-  if (communication->communication_case() == CommunicationConfig::COMMUNICATION_NOT_SET) {
-    communication->mutable_all_to_all();
-  }
+  *experiment->mutable_communication() = CompleteCommunicationConfig(experiment->communication());
   absl::StatusOr<ScheduleConfig> schedule = CompleteScheduleConfig(experiment->schedule());
   if (!schedule.ok()) return error(schedule.status().message());
   *experiment->mutable_schedule() = *std::move(schedule);

@@ -68,7 +68,7 @@ class Search {
   // The parameters' logarithms with the least loss over the rows of all groups but `left_out`, from `start` on.
   absl::StatusOr<std::vector<double>> Minimise(const std::string& left_out, std::vector<double> start) {
     left_out_ = &left_out;
-    status_ = absl::OkStatus();
+    failure_ = absl::OkStatus();
     const auto n = static_cast<unsigned>(parameters_.size());
     const std::unique_ptr<nlopt_opt_s, decltype(&nlopt_destroy)> search(nlopt_create(NLOPT_LN_SBPLX, n), nlopt_destroy);
     search_ = search.get();
@@ -83,7 +83,7 @@ class Search {
     nlopt_set_min_objective(search_, &Search::Objective, this);
     double loss = 0;
     const nlopt_result result = nlopt_optimize(search_, start.data(), &loss);
-    RETURN_IF_ERROR(status_);
+    RETURN_IF_ERROR(failure_);
     if (result < 0 && result != NLOPT_ROUNDOFF_LIMITED) {
       return absl::InternalError(absl::StrCat("fit: NLopt ends with ", nlopt_result_to_string(result)));
     }
@@ -117,17 +117,17 @@ class Search {
   }
 
   double Loss(absl::Span<const double> logarithms) {
-    if (status_.ok()) status_ = stop_.Check();
+    if (failure_.ok()) failure_ = stop_.Check();
     Try(logarithms);
     double loss = 0;
     for (Row& row : rows_) {
-      if (!status_.ok()) break;
+      if (!failure_.ok()) break;
       if (row.model->group() == *left_out_) continue;
       const absl::StatusOr<PredictedCase> predicted = Predict(row);
-      status_ = predicted.status();
+      failure_ = predicted.status();
       if (predicted.ok()) loss += std::pow(std::abs(std::log1p(predicted->error())), kLossExponent);
     }
-    if (!status_.ok()) nlopt_force_stop(search_);
+    if (!failure_.ok()) nlopt_force_stop(search_);
     return loss;
   }
 
@@ -137,7 +137,7 @@ class Search {
   const StopToken stop_;
   nlopt_opt search_ = nullptr;
   const std::string* left_out_ = nullptr;
-  absl::Status status_;
+  absl::Status failure_;
 };
 
 // The entry of `timings`, from the catalogue where it is not there yet.

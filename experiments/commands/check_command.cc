@@ -23,7 +23,10 @@ void AddCheckCommand(CLI::App& app, Invocation& invocation) {
   command->callback([flags, &invocation] {
     invocation.action = [flags]() -> absl::Status {
       ASSIGN_OR_RETURN(const ResolvedExperiment resolved, ResolveExperiment(flags->request));
-      RETURN_IF_ERROR(Assemble(resolved).status());
+      ASSIGN_OR_RETURN(const std::unique_ptr<Assembly> parts, Assemble(resolved));
+      for (const auto& notes : {parts->notes, parts->communication->notes()}) {
+        for (const std::string& note : notes) std::cerr << "note: " << note << "\n";
+      }
       std::string text = PrintTextProto(resolved.manifest);
       if (flags->json) {
         text.clear();

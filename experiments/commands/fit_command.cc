@@ -48,21 +48,18 @@ std::string FitText(const FitGroup& group, const Fit& fit) {
 }
 
 // One file a library, as the catalogue has them: its entries, with those that were fitted replaced.
-absl::Status Write(const std::string& folder, const Timings& timings) {
+absl::Status Write(const std::string& folder, const std::set<std::string>& libraries, const Timings& timings) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   std::vector<std::unique_ptr<WholeFile>> files;
   for (const CatalogueFile& shipped : TimingCatalogue()) {
+    if (!libraries.contains(std::string(shipped.name))) continue;
     TimingFile timing_file;
     RETURN_IF_ERROR(ParseTextProto(shipped.text, shipped.path, &timing_file));
-    bool fitted = false;
     for (LibraryTiming& timing : *timing_file.mutable_timing()) {
       const auto found = timings.find({std::string(shipped.name), timing.family()});
-      if (found == timings.end()) continue;
-      timing = found->second;
-      fitted = true;
+      if (found != timings.end()) timing = found->second;
     }
-    if (!fitted) continue;
     ASSIGN_OR_RETURN(std::unique_ptr<WholeFile> file,
                      WholeFile::Create(absl::StrCat(folder, "/", std::string(shipped.name), ".txtpb")));
     file->Write(PrintTextProto(timing_file));
@@ -83,20 +80,21 @@ absl::Status FitAll(const FitFlags& flags, const StopToken& stop) {
   Timings timings;
   std::vector<PredictedCase> left_out;
   std::string text;
-  std::set<std::string> libraries;
+  std::set<std::string> libraries, fitted;
   for (const FitGroup& group : plan.fit()) {
     libraries.insert(group.library());
     if (!flags.library.empty() && group.library() != flags.library) continue;
     Progress progress(absl::StrCat("fit ", group.library(), " on ", FamilyNames(group)), 1000);
     ASSIGN_OR_RETURN(const Fit fit, FitTimings(group, cases, &timings, stop, &progress));
     text += FitText(group, fit);
+    fitted.insert(group.library());
     left_out.insert(left_out.end(), fit.left_out.begin(), fit.left_out.end());
   }
   if (left_out.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--library ", flags.library, ": not in the plan; it has ", absl::StrJoin(libraries, ", ")));
   }
-  if (!flags.out.empty()) RETURN_IF_ERROR(Write(flags.out, timings));
+  if (!flags.out.empty()) RETURN_IF_ERROR(Write(flags.out, fitted, timings));
   std::cout << text << "leave one setup out, all fits:\n" << AccuracyTable(left_out);
   return absl::OkStatus();
 }

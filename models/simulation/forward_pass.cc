@@ -18,6 +18,7 @@ SimTime Latest(absl::Span<const SimTime> times) { return *std::max_element(times
 
 ForwardPass::ForwardPass(ForwardContext context)
     : context_(std::move(context)), ranks_(context_.cluster->ranks()), head_(ranks_), release_(ranks_) {
+  EPSIM_CHECK(context_.schedule.kind_case() != ScheduleConfig::KIND_NOT_SET);
   for (Flight* flight : {&last_, &next_}) {
     flight->ready.resize(ranks_);
     flight->least.resize(ranks_);

@@ -37,7 +37,8 @@ struct ForwardContext {
 // at t[r] is released to the network at t[r] + launch, and with n[r] what the network says, rank r finishes at
 //   max(n[r], t[r] + floor, t[r] + launch + busy[r])
 // A fused kernel carries both ways' bytes at once, and also takes t[r] + the experts' cost.  Computing beside an
-// exchange takes 1 / (the share of streaming multiprocessors left) as long.
+// exchange takes 1 / (the share of streaming multiprocessors left) as long: what DeepGEMM's set_num_sms does to kernels
+// that compute paces; for those that memory paces it is an upper bound.
 class ForwardPass {
  public:
   explicit ForwardPass(ForwardContext context);

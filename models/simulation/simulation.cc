@@ -58,7 +58,7 @@ absl::Status OfStep(const StepBatch& batch, const absl::Status& status) {
                                                   " tokens: ", absl::string_view(status.message())));
 }
 
-// The programs that steps have needed.  A run has few shapes of batch.
+// The programs that steps have needed, as a program can be long and a run has few shapes of batch.
 class ProgramStore {
  public:
   // Valid until the next call.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -12,8 +11,6 @@
 
 namespace epsim {
 namespace {
-
-constexpr double kNever = -std::numeric_limits<double>::infinity();
 
 // The latest and second latest of a list that grows.
 struct LatestTwo {
@@ -125,7 +122,7 @@ void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, cons
   const double k = traffic.picoseconds_per_byte(busy.link), begin = Begin(busy.link, links);
   const int64_t* const row = traffic.row(owner);
   const int64_t* const column = traffic.row(0) + owner;
-  const auto bytes_with = [&](int peer) { return outgoing ? row[peer] : column[peer * traffic.stride()]; };
+  const size_t stride = traffic.stride();
   const auto for_peers = [&](auto visit) {
     if (port.far) visit(0, near_begin, false);
     if (port.near) visit(near_begin, near_end, true);
@@ -135,21 +132,17 @@ void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, cons
   const bool find_own = busy.latest > latest_[owner];
   const double most = k * routes.ranks(), finish = After(links.finish[busy.link]);
   for_peers([&](int first, int end, bool near) {
+    const bool one_latency = near || routes.one_far_latency();
+    const auto same = static_cast<double>((near ? routes.near_latency() : routes.far_latency()).count());
     for (int peer = first; peer < end; ++peer) {
       if (latest_[peer] >= busy.latest && !find_own) continue;
-      const double bytes = static_cast<double>(bytes_with(peer));
+      const auto bytes = static_cast<double>(outgoing ? row[peer] : column[peer * stride]);
+      const double latency = one_latency ? same : static_cast<double>(routes.latency(owner, peer).count());
+      const double start = std::max(begin, release_[outgoing ? owner : peer]);
+      const double bound = std::min(finish, start + most * bytes) + latency;
       if (bytes == 0) continue;
-      const Duration latency = near                       ? routes.near_latency()
-                               : routes.one_far_latency() ? routes.far_latency()
-                                                          : routes.latency(owner, peer);
-      const Candidate candidate{peer, bytes, std::max(begin, After(links.release[outgoing ? owner : peer])),
-                                static_cast<double>(latency.count())};
-      const double bound = std::min(finish, candidate.start + most * bytes) + candidate.latency;
-      if (bound > latest_[peer]) candidates_.push_back(candidate);
-      if (find_own && bound > latest_[owner] && bytes > own.bytes) {
-        own = candidate;
-        own.rank = owner;
-      }
+      if (bound > latest_[peer]) candidates_.push_back({peer, bytes, start, latency});
+      if (find_own && bound > latest_[owner] && bytes > own.bytes) own = {owner, bytes, start, latency};
     }
   });
   if (own.bytes > 0) candidates_.push_back(own);
@@ -160,8 +153,8 @@ void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, cons
     if (outgoing) {
       for (int peer = first; peer < end; ++peer) *flow++ = static_cast<double>(row[peer]);
     } else {
-      const int64_t* bytes = column + first * traffic.stride();
-      for (int peer = first; peer < end; ++peer, bytes += traffic.stride()) *flow++ = static_cast<double>(*bytes);
+      const int64_t* bytes = column + first * stride;
+      for (int peer = first; peer < end; ++peer, bytes += stride) *flow++ = static_cast<double>(*bytes);
     }
   });
   flows_.resize(static_cast<size_t>(flow - flows_.data()));
@@ -169,19 +162,41 @@ void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, cons
 
 void RankFinish::FindOnLink(const Busy& busy, const PhaseTraffic& traffic, const SolvedLinks& links) {
   const double begin = Begin(busy.link, links), finish = After(links.finish[busy.link]);
-  traffic.ForEachFlow(busy.link, [&](int source, int destination, int64_t bytes) {
-    flows_.push_back(static_cast<double>(bytes));
-    for (const int rank : {source, destination}) {
-      Candidate& largest = largest_[rank];
-      if (flows_.back() <= largest.bytes || latest_[rank] >= busy.latest) continue;
-      largest = {rank, flows_.back(), std::max(begin, After(links.release[source])),
-                 static_cast<double>(traffic.latency(source, destination).count())};
+  const auto candidate = [&](int rank, double bytes, int source, int destination) {
+    const auto latency = static_cast<double>(traffic.latency(source, destination).count());
+    if (finish + latency > latest_[rank]) {
+      candidates_.push_back({rank, bytes, std::max(begin, release_[source]), latency});
     }
+  };
+  // Runs of a source may be several, of a destination too: the largest of each of them.
+  traffic.routes().ForEachRun(busy.link, [&](const RouteTable::Run& run) {
+    const int64_t* const row = traffic.row(run.source);
+    const size_t known = flows_.size();
+    flows_.resize(known + static_cast<size_t>(run.end - run.begin));
+    double* flow = flows_.data() + known;
+    double most = 0;
+    int to = run.begin;
+    for (int destination = run.begin; destination < run.end; ++destination) {
+      const auto bytes = static_cast<double>(row[destination]);
+      *flow++ = bytes;
+      if (bytes > most) {
+        most = bytes;
+        to = destination;
+      }
+      if (bytes > largest_[destination].bytes) largest_[destination] = {bytes, run.source};
+    }
+    if (most > 0) candidate(run.source, most, run.source, to);
   });
-  for (Candidate& largest : largest_) {
-    if (largest.bytes == 0) continue;
-    if (finish + largest.latency > latest_[largest.rank]) candidates_.push_back(largest);
-    largest.bytes = 0;
+  for (int rank = 0; rank < static_cast<int>(largest_.size()); ++rank) {
+    if (largest_[rank].bytes == 0) continue;
+    candidate(rank, largest_[rank].bytes, largest_[rank].source, rank);
+    largest_[rank].bytes = 0;
+  }
+  if (!traffic.has_from_host()) return;
+  for (const int rank : traffic.routes().host_users(busy.link)) {
+    if (traffic.from_host(rank) == 0) continue;
+    flows_.push_back(static_cast<double>(traffic.from_host(rank)));
+    candidate(rank, flows_.back(), rank, rank);
   }
 }
 
@@ -210,7 +225,12 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
   for (const int link : routes.host_only()) add(link, static_cast<double>(longest.count()));
   std::make_heap(busy_.begin(), busy_.end());
   bool earliest_moved = false;  // Found again at times: too early only costs a look at a link more.
-  while (!busy_.empty() && busy_.front().latest > earliest) {
+  while (!busy_.empty()) {
+    if (earliest_moved && busy_.size() % 4 == 0) {
+      earliest = Least(latest_);
+      earliest_moved = false;
+    }
+    if (busy_.front().latest <= earliest) break;
     const Busy busy = busy_.front();
     std::pop_heap(busy_.begin(), busy_.end());
     busy_.pop_back();
@@ -231,9 +251,6 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
       const double sent = served(flows_.data(), flows_.size(), candidate.bytes);
       WaitFor(candidate.rank, std::min(finish, candidate.start + k * sent) + candidate.latency, link_class);
     }
-    if (!earliest_moved || busy_.size() % 4 != 0) continue;
-    earliest = Least(latest_);
-    earliest_moved = false;
   }
 }
 
@@ -241,10 +258,11 @@ LinkClass RankFinish::Solve(const PhaseTraffic& traffic, const SolvedLinks& link
   const RouteTable& routes = traffic.routes();
   const int ranks = routes.ranks();
   origin_ = *std::min_element(links.release.begin(), links.release.end());
-  latest_.assign(ranks, kNever);
+  latest_.resize(ranks);
   class_.assign(ranks,
                 routes.cluster().links().empty() ? LinkClass::kNvlink : routes.cluster().links().front().link_class);
-  for (int rank = 0; rank < ranks; ++rank) latest_[rank] = After(links.release[rank]);
+  release_.resize(ranks);
+  for (int rank = 0; rank < ranks; ++rank) latest_[rank] = release_[rank] = After(links.release[rank]);
   if (ranks > 1) Hear(routes, links.release);
   WaitForPorts(traffic, links);
   for (int link = 0; !links.flows.empty() && link < routes.links(); ++link) {

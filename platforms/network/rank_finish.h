@@ -37,10 +37,14 @@ class RankFinish {
   LinkClass Solve(const PhaseTraffic& traffic, const SolvedLinks& links, std::vector<SimTime>* finish);
 
  private:
-  // The largest flow of a rank on a link.
+  // A flow of a rank on a link, times in picoseconds after the first release.
   struct Candidate {
     int rank;
     double bytes, start, latency;
+  };
+  struct Largest {
+    double bytes;
+    int source;
   };
   // A link that finishes late enough to matter.
   struct Busy {
@@ -71,11 +75,12 @@ class RankFinish {
   void FindOnLink(const Busy& busy, const PhaseTraffic& traffic, const SolvedLinks& links);
 
   SimTime origin_{};
-  std::vector<double> latest_;      // [ranks]: finish so far, in picoseconds after the first release.
-  std::vector<LinkClass> class_;    // [ranks]: of what set it.
-  std::vector<Busy> busy_;          // A heap.
-  std::vector<Candidate> largest_;  // [ranks]: of each rank on one link; no bytes between uses.
-  std::vector<double> flows_;       // Bytes of the flows on a link.
+  std::vector<double> release_;   // [ranks]: in picoseconds after the first.
+  std::vector<double> latest_;    // [ranks]: finish so far, in picoseconds after the first release.
+  std::vector<LinkClass> class_;  // [ranks]: of what set it.
+  std::vector<Busy> busy_;        // A heap.
+  std::vector<Largest> largest_;  // [ranks]: to each rank on one link; no bytes between uses.
+  std::vector<double> flows_;     // Bytes of the flows on a link.
   std::vector<Candidate> candidates_;
 };
 

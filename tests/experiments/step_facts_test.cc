@@ -73,20 +73,20 @@ class StepMeterTest : public testing::Test {
 
 Duration Of(const StepFacts& facts, StageKind kind) { return facts.by_stage[static_cast<size_t>(kind)]; }
 
-// Two ranks.  Attention ends at 10 / 20, the experts at 50 / 40: the latest finish moves 20 us with attention (rank 1)
-// and 30 us with the experts (rank 0).  A stage that ends behind the latest finish is charged nothing.
+// Two ranks.  Attention ends at 10 / 20, the router at 15 / 25, the experts at 50 / 45: the latest finish moves 20 us with
+// attention and 5 us with the router (rank 1), 25 us with the experts (rank 0).
 TEST_F(StepMeterTest, ChargesStagesByTheAdvanceOfTheLatestFinish) {
   Stage(StageKind::kAttention, 0us, 0us, 10us, 20us);
-  Stage(StageKind::kRouter, 10us, 10us, 15us, 15us);
-  Stage(StageKind::kRoutedExperts, 20us, 20us, 50us, 40us);
+  Stage(StageKind::kRouter, 10us, 20us, 15us, 25us);
+  Stage(StageKind::kRoutedExperts, 20us, 25us, 50us, 45us);
   for (int64_t& bytes : network_.bytes) bytes = 7;
   const StepFacts facts = End(50us);
   EXPECT_EQ(facts.step, 4);
   EXPECT_EQ(Of(facts, StageKind::kAttention), Duration(20us));
-  EXPECT_EQ(Of(facts, StageKind::kRouter), Duration(0));
-  EXPECT_EQ(Of(facts, StageKind::kRoutedExperts), Duration(30us));
-  EXPECT_EQ(facts.by_rank[0], Duration(30us));
-  EXPECT_EQ(facts.by_rank[1], Duration(20us));
+  EXPECT_EQ(Of(facts, StageKind::kRouter), Duration(5us));
+  EXPECT_EQ(Of(facts, StageKind::kRoutedExperts), Duration(25us));
+  EXPECT_EQ(facts.by_rank[0], Duration(25us));
+  EXPECT_EQ(facts.by_rank[1], Duration(25us));
   EXPECT_EQ(facts.by_layer[0], Duration(50us));
   EXPECT_DOUBLE_EQ(facts.tokens_balancedness, 2.0 / 3);
   EXPECT_DOUBLE_EQ(facts.expert_time_balancedness, 25.0 / 30);
