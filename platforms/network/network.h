@@ -36,7 +36,7 @@ struct TrafficMatrix {
 enum class PhaseId : int64_t {};
 
 // Work whose phases share a communication stream: on a link they follow each other in the order they were started.
-// Phases of different streams share a link's capacity fairly.
+// Phases of different streams share a link's capacity in proportion to the flows, pairs of ranks, that they have there.
 enum class StreamId : int32_t {};
 
 // A phase is one collective exchange (a dispatch, a combine) or one batch of transfers (a migration).  A rank takes
