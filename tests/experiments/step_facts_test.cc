@@ -73,8 +73,8 @@ class StepMeterTest : public testing::Test {
 
 Duration Of(const StepFacts& facts, StageKind kind) { return facts.by_stage[static_cast<size_t>(kind)]; }
 
-// Two ranks.  Attention ends at 10 / 20, the router at 15 / 25, the experts at 50 / 45: the latest finish moves 20 us with
-// attention and 5 us with the router (rank 1), 25 us with the experts (rank 0).
+// Two ranks.  Attention ends at 10 / 20, the router at 15 / 25, the experts at 50 / 45: the latest finish moves 20 us
+// with attention and 5 us with the router (rank 1), 25 us with the experts (rank 0).
 TEST_F(StepMeterTest, ChargesStagesByTheAdvanceOfTheLatestFinish) {
   Stage(StageKind::kAttention, 0us, 0us, 10us, 20us);
   Stage(StageKind::kRouter, 10us, 20us, 15us, 25us);

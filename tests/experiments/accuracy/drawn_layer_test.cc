@@ -12,7 +12,7 @@ namespace {
 using ::testing::Each;
 using ::testing::HasSubstr;
 
-LayerSetup Setup(const std::string& routing, int ranks, int tokens) {
+LayerSetup SetupOf(const std::string& routing, int ranks, int tokens) {
   return {.routing = routing, .ranks = ranks, .nodes = 1, .tokens_per_rank = tokens, .experts = 256, .top_k = 8};
 }
 
@@ -34,31 +34,31 @@ TEST(DrawnLayerTest, UniformTokensVisitAsManyRanksAsCombinatoricsSay) {
   for (int ranks : {8, 32}) {
     double missed = 1;
     for (int i = 0; i < 8; ++i) missed *= (256.0 - 256.0 / ranks - i) / (256.0 - i);
-    EXPECT_NEAR(DistinctRanks(Setup("uniform", ranks, 4096)), ranks * (1 - missed), 0.02) << ranks;
+    EXPECT_NEAR(DistinctRanks(SetupOf("uniform", ranks, 4096)), ranks * (1 - missed), 0.02) << ranks;
   }
 }
 
 // Each token visits min(ranks, 8) ranks, and every rank gets as many of each source.
 TEST(DrawnLayerTest, BalancedTokensVisitAllAlike) {
-  EXPECT_THAT(Draw(Setup("balanced", 8, 5)).tokens_between, Each(5));
-  const RoutedLayer routed = Draw(Setup("balanced", 32, 64));
+  EXPECT_THAT(Draw(SetupOf("balanced", 8, 5)).tokens_between, Each(5));
+  const RoutedLayer routed = Draw(SetupOf("balanced", 32, 64));
   EXPECT_THAT(routed.tokens_between, Each(64 * 8 / 32));
   EXPECT_EQ(routed.pairs, 32 * 64 * 8);
-  EXPECT_THAT(Draw(Setup("balanced", 4, 16)).tokens_between, Each(16));
+  EXPECT_THAT(Draw(SetupOf("balanced", 4, 16)).tokens_between, Each(16));
 }
 
 // With as many groups as ranks a token's 4 groups are 4 ranks; of 32 experts each it misses one with a probability of
 // C(96, 8) / C(128, 8) = 0.0927.
 TEST(DrawnLayerTest, GroupLimitedTokensStayInTheirGroups) {
-  EXPECT_NEAR(DistinctRanks(Setup("group_limited_4_of_8", 8, 4096)), 4 * (1 - 0.0927), 0.01);
-  const RoutedLayer one = Draw(Setup("group_limited_1_of_8", 8, 100));
+  EXPECT_NEAR(DistinctRanks(SetupOf("group_limited_4_of_8", 8, 4096)), 4 * (1 - 0.0927), 0.01);
+  const RoutedLayer one = Draw(SetupOf("group_limited_1_of_8", 8, 100));
   EXPECT_EQ(std::accumulate(one.tokens_between.begin(), one.tokens_between.end(), 0), 8 * 100);
 }
 
 // On 2 nodes all of the 4 groups are reached, on 8 nodes half of them.
 TEST(DrawnLayerTest, GroupsAreNodesWhereThereAreSeveral) {
   for (const auto& [nodes, visited] : {std::pair(2, 2.0), std::pair(8, 4.0)}) {
-    LayerSetup setup = Setup("group_limited_4_of_8", nodes * 8, 256);
+    LayerSetup setup = SetupOf("group_limited_4_of_8", nodes * 8, 256);
     setup.nodes = nodes;
     const auto routed = DrawLayer(setup, {.tokens_to_node = true}, 1);
     ASSERT_TRUE(routed.ok()) << routed.status();
@@ -69,18 +69,18 @@ TEST(DrawnLayerTest, GroupsAreNodesWhereThereAreSeveral) {
 }
 
 TEST(DrawnLayerTest, SeedsDecide) {
-  const LayerSetup setup = Setup("uniform", 8, 16);
+  const LayerSetup setup = SetupOf("uniform", 8, 16);
   EXPECT_EQ(Draw(setup, 3).tokens_per_slot, Draw(setup, 3).tokens_per_slot);
   EXPECT_NE(Draw(setup, 3).tokens_per_slot, Draw(setup, 4).tokens_per_slot);
 }
 
 TEST(DrawnLayerTest, WhatDoesNotGoTogetherIsNamed) {
   const auto error = [](const LayerSetup& setup) { return std::string(DrawLayer(setup, {}, 1).status().message()); };
-  EXPECT_THAT(error(Setup("uniform", 7, 1)), HasSubstr("experts: 256 do not divide into 7 ranks"));
-  EXPECT_THAT(error(Setup("zipf", 8, 1)), HasSubstr("routing: \"zipf\" is not drawn; uniform, balanced"));
-  EXPECT_THAT(error(Setup("group_limited_9_of_8", 8, 1)), HasSubstr("does not go with"));
-  EXPECT_THAT(error(Setup("group_limited_1_of_64", 8, 1)), HasSubstr("does not go with top 8 of 256"));
-  LayerSetup many = Setup("uniform", 8, 1);
+  EXPECT_THAT(error(SetupOf("uniform", 7, 1)), HasSubstr("experts: 256 do not divide into 7 ranks"));
+  EXPECT_THAT(error(SetupOf("zipf", 8, 1)), HasSubstr("routing: \"zipf\" is not drawn; uniform, balanced"));
+  EXPECT_THAT(error(SetupOf("group_limited_9_of_8", 8, 1)), HasSubstr("does not go with"));
+  EXPECT_THAT(error(SetupOf("group_limited_1_of_64", 8, 1)), HasSubstr("does not go with top 8 of 256"));
+  LayerSetup many = SetupOf("uniform", 8, 1);
   many.top_k = 257;
   EXPECT_THAT(error(many), HasSubstr("top_k: 257 of 256 experts"));
 }
