@@ -22,11 +22,11 @@ class AllToAll : public Communication {
   absl::Status Admit(const ForwardShape&) override { return absl::OkStatus(); }
 
   void Dispatch(const RoutedLayer& routed, Exchange* exchange) const override {
-    ClearExchange(ranks_, exchange);
+    BeginExchange(ranks_, exchange);
     StraightCopies(routed.tokens_between, token_bytes_.dispatch.count(), Direction::kDispatch, &exchange->traffic);
   }
   void Combine(const RoutedLayer& routed, Exchange* exchange) const override {
-    ClearExchange(ranks_, exchange);
+    BeginExchange(ranks_, exchange);
     StraightCopies(routed.tokens_between, token_bytes_.combine.count(), Direction::kCombine, &exchange->traffic);
   }
   void Statistics(int, Exchange*) const override { EPSIM_CHECK(!"statistics ride along"); }

@@ -21,14 +21,28 @@ enum class Direction { kDispatch, kCombine };
 inline void StraightCopies(absl::Span<const int32_t> copies, int64_t bytes_per_copy, Direction direction,
                            TrafficMatrix* traffic) {
   const int ranks = traffic->ranks;
-  EPSIM_CHECK(copies.size() == static_cast<size_t>(ranks) * ranks);
+  EPSIM_CHECK(copies.size() == static_cast<size_t>(ranks) * ranks && bytes_per_copy >> 32 == 0);
   traffic->bytes.resize(copies.size());
-  for (int source = 0; source < ranks; ++source) {
-    for (int owner = 0; owner < ranks; ++owner) {
-      const int64_t bytes = source == owner ? 0 : copies[source * ranks + owner] * bytes_per_copy;
-      traffic->bytes[direction == Direction::kDispatch ? source * ranks + owner : owner * ranks + source] = bytes;
+  // 32 x 32 bits, as every instruction set multiplies them.
+  const auto bytes_of = [bytes_per_copy](int32_t count) {
+    return static_cast<int64_t>(uint64_t{static_cast<uint32_t>(count)} * static_cast<uint32_t>(bytes_per_copy));
+  };
+  int64_t* const bytes = traffic->bytes.data();
+  if (direction == Direction::kDispatch) {
+    for (size_t i = 0; i < copies.size(); ++i) bytes[i] = bytes_of(copies[i]);
+  } else {
+    constexpr int kBlock = 8;  // A cache line of what is written.
+    for (int owners = 0; owners < ranks; owners += kBlock) {
+      for (int sources = 0; sources < ranks; sources += kBlock) {
+        for (int owner = owners; owner < std::min(owners + kBlock, ranks); ++owner) {
+          for (int source = sources; source < std::min(sources + kBlock, ranks); ++source) {
+            bytes[owner * ranks + source] = bytes_of(copies[source * ranks + owner]);
+          }
+        }
+      }
     }
   }
+  for (int rank = 0; rank < ranks; ++rank) bytes[rank * ranks + rank] = 0;
 }
 
 // Copies that each rank sends in dispatch and gets back in combine, and those that it receives and sends back; what

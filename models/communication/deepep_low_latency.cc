@@ -93,7 +93,7 @@ class DeepEpLowLatency : public Communication {
 
  private:
   void Fill(const RoutedLayer& routed, int64_t bytes_per_copy, Direction direction, Exchange* exchange) const {
-    ClearExchange(ranks_, exchange);
+    BeginExchange(ranks_, exchange);
     exchange->traffic.way = way_;
     StraightCopies(routed.pairs_between, bytes_per_copy, direction, &exchange->traffic);
     exchange->launch = RoundUpWithinStep(PicosecondsOf(timing_.launch()));

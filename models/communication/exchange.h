@@ -19,15 +19,20 @@ struct Exchange {
   std::vector<Duration> busy;  // [ranks]: what its SMs take to copy what the rank sends or receives.
 };
 
-// Makes `exchange` one of `ranks` ranks that moves nothing and takes no time.
-inline void ClearExchange(int ranks, Exchange* exchange) {
+// Makes `exchange` one of `ranks` ranks that takes no time; the bytes between them are still to be written.
+inline void BeginExchange(int ranks, Exchange* exchange) {
   exchange->traffic.ranks = ranks;
-  exchange->traffic.bytes.assign(static_cast<size_t>(ranks) * ranks, 0);
   exchange->traffic.way = Way::kFastest;
   exchange->traffic.efficiency = {};
   exchange->traffic.from_host.clear();
   exchange->launch = exchange->prepare = exchange->floor = Duration{};
   exchange->busy.assign(ranks, Duration{});
+}
+
+// The same, and moves nothing.
+inline void ClearExchange(int ranks, Exchange* exchange) {
+  BeginExchange(ranks, exchange);
+  exchange->traffic.bytes.assign(static_cast<size_t>(ranks) * ranks, 0);
 }
 
 // How long it takes alone on its links, every rank released at once, until the last rank has finished:

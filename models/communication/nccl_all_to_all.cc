@@ -54,7 +54,7 @@ class NcclAllToAll : public Communication {
 
  private:
   void Fill(const RoutedLayer& routed, Bytes bytes_per_copy, Direction direction, Exchange* exchange) const {
-    ClearExchange(ranks_, exchange);
+    BeginExchange(ranks_, exchange);
     StraightCopies(routed.pairs_between, bytes_per_copy.count(), direction, &exchange->traffic);
     nccl_.AllToAll(exchange);
   }

@@ -51,7 +51,7 @@ class NvlinkOneSided : public Communication {
  private:
   void Fill(const RoutedLayer& routed, int64_t bytes_per_copy, const std::string& floor, Direction direction,
             Exchange* exchange) const {
-    ClearExchange(ranks_, exchange);
+    BeginExchange(ranks_, exchange);
     StraightCopies(routed.tokens_between, bytes_per_copy, direction, &exchange->traffic);
     exchange->traffic.efficiency.node = efficiency_;
     exchange->launch = RoundUpWithinStep(PicosecondsOf(timing_.launch()));

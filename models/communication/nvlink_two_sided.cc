@@ -70,7 +70,7 @@ class NvlinkTwoSided : public Communication {
   };
 
   void Fill(const RoutedLayer& routed, const Copy& copy, Direction direction, Exchange* exchange) const {
-    ClearExchange(ranks_, exchange);
+    BeginExchange(ranks_, exchange);
     StraightCopies(routed.tokens_between, copy.bytes, direction, &exchange->traffic);
     exchange->traffic.efficiency.node = copy.efficiency;
     exchange->launch = RoundUpWithinStep(PicosecondsOf(timing_.launch()));
