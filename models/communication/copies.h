@@ -32,15 +32,16 @@ inline void StraightCopies(absl::Span<const int32_t> copies, int64_t bytes_per_c
     for (size_t i = 0; i < copies.size(); ++i) bytes[i] = bytes_of(copies[i]);
   } else {
     constexpr int kBlock = 8;  // A cache line of what is written.
-    for (int owners = 0; owners < ranks; owners += kBlock) {
-      for (int sources = 0; sources < ranks; sources += kBlock) {
-        for (int owner = owners; owner < std::min(owners + kBlock, ranks); ++owner) {
-          for (int source = sources; source < std::min(sources + kBlock, ranks); ++source) {
-            bytes[owner * ranks + source] = bytes_of(copies[source * ranks + owner]);
-          }
-        }
+    const auto turn = [&](int owner, int sources, int count) {
+      for (int i = 0; i < count; ++i) {
+        bytes[owner * ranks + sources + i] = bytes_of(copies[(sources + i) * ranks + owner]);
       }
+    };
+    const int whole = ranks / kBlock * kBlock;
+    for (int sources = 0; sources < whole; sources += kBlock) {
+      for (int owner = 0; owner < ranks; ++owner) turn(owner, sources, kBlock);
     }
+    for (int owner = 0; owner < ranks; ++owner) turn(owner, whole, ranks - whole);
   }
   for (int rank = 0; rank < ranks; ++rank) bytes[rank * ranks + rank] = 0;
 }

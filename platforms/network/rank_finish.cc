@@ -15,7 +15,7 @@ namespace {
 // Links that finish late enough to matter are looked into, the latest first, until they have this many flows: those
 // behind touch hardly a rank that the flows of none of these have delayed as much.  It is all of them in phases of up
 // to 64 ranks, but for a few.
-constexpr int kMostFlowsFollowed = 8192;
+constexpr int kMostFlowsFollowed = 4096;
 
 // The latest and second latest of a list that grows.
 struct LatestTwo {
