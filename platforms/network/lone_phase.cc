@@ -50,6 +50,26 @@ void LonePhase::OfferBlockBaseline(const Block& block, bool masked) {
   masked ? OfferBlock<true>(block) : OfferBlock<false>(block);
 }
 
+int LonePhase::ListRowsOf(int begin, int end) {
+  places_.assign(place_.begin() + begin, place_.begin() + end);
+  std::sort(places_.begin(), places_.end());
+  for (size_t i = 0; i < places_.size(); ++i) some_[i] = rows_[places_[i]];
+  return end - begin;
+}
+
+int LonePhase::ListRowsBut(int begin, int end) {
+  places_.assign(place_.begin() + begin, place_.begin() + end);
+  std::sort(places_.begin(), places_.end());
+  auto to = some_.begin();
+  auto from = rows_.begin();
+  for (const int place : places_) {
+    to = std::copy(from, rows_.begin() + place, to);
+    from = rows_.begin() + place + 1;
+  }
+  std::copy(from, rows_.end(), to);
+  return static_cast<int>(rows_.size()) - (end - begin);
+}
+
 void LonePhase::OfferPorts(const PhaseTraffic& traffic, const RouteTable::Port& port) {
   const RouteTable& routes = traffic.routes();
   const int ranks = routes.ranks();
@@ -68,11 +88,7 @@ void LonePhase::OfferPorts(const PhaseTraffic& traffic, const RouteTable::Port& 
       masked = end != routes.near_end(first);
       if (port.near || !masked) {
         if (begin != listed_begin || end != listed_end) {
-          listed = 0;
-          for (const Row& row : rows_) {
-            some_[listed] = row;
-            listed += (row.near_begin >= begin && row.near_end <= end) == port.near ? 1 : 0;
-          }
+          listed = port.near ? ListRowsOf(begin, end) : ListRowsBut(begin, end);
           listed_begin = begin;
           listed_end = end;
         }

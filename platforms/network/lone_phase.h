@@ -49,6 +49,9 @@ class LonePhase {
   static void OfferBlockAvx2(const Block& block, bool masked);
 
   void OfferPorts(const PhaseTraffic& traffic, const RouteTable::Port& port);
+  // The rows of ranks [begin, end), or of all others, in their order, into some_.  Returns their number.
+  int ListRowsOf(int begin, int end);
+  int ListRowsBut(int begin, int end);
   void OfferLink(const PhaseTraffic& traffic, int link);
   void Offer(int link, double bytes, double time, double picoseconds_per_byte) {
     offered_[link] += bytes;
@@ -62,7 +65,7 @@ class LonePhase {
   std::vector<double> latest_;   // [links]: finish so far, in picoseconds after the first release.
   std::vector<int> place_;       // [ranks]: in order_.
   std::vector<int64_t> sent_;    // [ranks]: to one link, by the senders in that order; zero between uses.
-  std::vector<int> places_;      // Of those that send any.
+  std::vector<int> places_;      // In order_, of some ranks.
 };
 
 }  // namespace epsim
