@@ -1,5 +1,8 @@
 #include "experiments/timeline.h"
 
+#include <string>
+
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 namespace epsim {
@@ -26,15 +29,16 @@ void Timeline::Event(std::string_view json) {
 
 void Timeline::OnStage(const StageRecord& stage) {
   if (steps_left_ <= 0) return;
-  const std::string_view name = Name(stage.kind);
+  std::string name(Name(stage.kind));
+  if (stage.part > 0) absl::StrAppend(&name, ", half ", stage.part);
   for (size_t rank = 0; rank < stage.start.size(); ++rank) {
     const Duration start = stage.start[rank].time_since_epoch();
     const Duration length = stage.finish[rank] - stage.start[rank];
     if (length == Duration{}) continue;
-    Event(
-        absl::StrFormat(R"json({"ph":"X","pid":%d,"tid":%d,"name":"%s","ts":%.6f,"dur":%.6f,"args":{"layer":%d}})json",
-                        rank, static_cast<int>(StreamOf(stage.kind)), absl::string_view(name.data(), name.size()),
-                        Microseconds(start), Microseconds(length), stage.layer));
+    Event(absl::StrFormat(
+        R"json({"ph":"X","pid":%d,"tid":%d,"name":"%s","ts":%.6f,"dur":%.6f,"args":{"layer":%d,"part":%d,"chunk":%d,"repeat":%d}})json",
+        rank, static_cast<int>(StreamOf(stage.kind)), name, Microseconds(start), Microseconds(length), stage.layer,
+        stage.part, stage.chunk, stage.repeat));
   }
 }
 

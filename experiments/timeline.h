@@ -1,5 +1,6 @@
 // timeline.json: the first steps as Chrome trace events, one process a rank, one thread a GPU stream.  Opens in
-// Perfetto (ui.perfetto.dev) and chrome://tracing.
+// Perfetto (ui.perfetto.dev) and chrome://tracing.  A stage of one half of a batch has the half in its name, so that
+// the halves have different colours; layer, part, chunk and repeat (StageRecord) are its arguments.
 #pragma once
 
 #include <cstdint>

@@ -12,10 +12,13 @@
 namespace epsim {
 namespace {
 
-// Links that finish late enough to matter are looked into, the latest first, until they have this many flows: those
-// behind touch hardly a rank that the flows of none of these have delayed as much.  It is all of them in phases of up
-// to 64 ranks, but for a few.
-constexpr int kMostFlowsFollowed = 4096;
+// How many of the links that finish late enough to matter are looked into, the latest first: those behind touch hardly
+// a rank that the flows of none of these have delayed as much.  A link costs the square of its flows, so large groups
+// have fewer; up to 64 ranks it is nearly always all of them.
+int MostLinksFollowed(int ranks) {
+  constexpr int kPairs = 1 << 18, kLeast = 3;
+  return std::max(kLeast, kPairs / (ranks * ranks));
+}
 
 // The latest and second latest of a list that grows.
 struct LatestTwo {
@@ -230,7 +233,8 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
   for (const int link : routes.host_only()) add(link, static_cast<double>(longest.count()));
   std::make_heap(busy_.begin(), busy_.end());
   bool earliest_moved = false;  // Found again at times: too early only costs a look at a link more.
-  for (int followed = 0; !busy_.empty() && followed < kMostFlowsFollowed; followed += routes.ranks()) {
+  const int most = MostLinksFollowed(routes.ranks());
+  for (int followed = 0; !busy_.empty() && followed < most; ++followed) {
     if (earliest_moved && busy_.size() % 4 == 0) {
       earliest = Least(latest_);
       earliest_moved = false;

@@ -18,6 +18,7 @@ class WitnessedNetwork : public Network {
   PhaseId Start(StreamId stream, const TrafficMatrix& traffic, absl::Span<const SimTime> release,
                 Listener listener) override {
     exchanges.push_back(traffic.bytes);
+    ways.push_back(traffic.way);
     return network_.Start(stream, traffic, release, std::move(listener));
   }
   void Revise(PhaseId phase, absl::Span<const SimTime> release) override { network_.Revise(phase, release); }
@@ -25,9 +26,26 @@ class WitnessedNetwork : public Network {
   LinkClass limiting_class() const override { return network_.limiting_class(); }
 
   std::vector<std::vector<int64_t>> exchanges;
+  std::vector<Way> ways;
 
  private:
   Network& network_;
+};
+
+// Passes everything on to `routing`.  For one thread.
+class WitnessedRouting : public TokenRouting {
+ public:
+  explicit WitnessedRouting(const TokenRouting* routing) : routing_(*routing) {}
+
+  void Count(const StepBatch& batch, const TokenRange& range, Layer layer, RoutedLayer* routed) const override {
+    routing_.Count(batch, range, layer, routed);
+    pieces.push_back({static_cast<int>(Index(layer)), range, *routed});
+  }
+
+  mutable std::vector<SeenPiece> pieces;
+
+ private:
+  const TokenRouting& routing_;
 };
 
 int32_t IdAt(const StepBatch& batch, int layer, size_t token, size_t k) {
@@ -43,10 +61,12 @@ int32_t IdAt(const StepBatch& batch, int layer, size_t token, size_t k) {
 
 class StepWitness : public Observer {
  public:
-  StepWitness(WitnessedNetwork* network, std::vector<SeenStep>* steps) : network_(*network), steps_(*steps) {}
+  StepWitness(WitnessedNetwork* network, WitnessedRouting* routing, std::vector<SeenStep>* steps)
+      : network_(*network), routing_(*routing), steps_(*steps) {}
 
   void OnStage(const StageRecord& stage) override {
-    step_.stages.push_back({stage.kind, stage.layer, std::vector<SimTime>(stage.start.begin(), stage.start.end()),
+    step_.stages.push_back({stage.kind, stage.layer, stage.part, stage.chunk, stage.repeat,
+                            std::vector<SimTime>(stage.start.begin(), stage.start.end()),
                             std::vector<SimTime>(stage.finish.begin(), stage.finish.end())});
   }
 
@@ -64,12 +84,15 @@ class StepWitness : public Observer {
       }
     }
     step_.exchanges = std::exchange(network_.exchanges, {});
+    step_.ways = std::exchange(network_.ways, {});
+    step_.pieces = std::exchange(routing_.pieces, {});
     step_.bytes_on_link.assign(network_.bytes_on_link().begin(), network_.bytes_on_link().end());
     steps_.push_back(std::exchange(step_, {}));
   }
 
  private:
   WitnessedNetwork& network_;
+  WitnessedRouting& routing_;
   std::vector<SeenStep>& steps_;
   SeenStep step_;
 };
@@ -89,9 +112,10 @@ absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
   ASSIGN_OR_RETURN(run.plan, MakePlan(experiment, parts, new_source, {}));
   RandomStream random(experiment.seed(), "replica_choice");
   run.table = parts.replica_choice->Choose(run.plan.placement, &random);
-  const std::unique_ptr<TokenRouting> routing = NewTokenRouting(parts.shape, run.table);
+  const std::unique_ptr<TokenRouting> routing = NewTokenRouting(parts.shape, run.table, parts.communication->detail());
+  WitnessedRouting witnessed_routing(routing.get());
   WitnessedNetwork network(parts.network.get());
-  StepWitness witness(&network, &run.steps);
+  StepWitness witness(&network, &witnessed_routing, &run.steps);
   const ForwardContext context{.model = &resolved.model(),
                                .cluster = &parts.cluster,
                                .costs = parts.costs.get(),
@@ -100,7 +124,7 @@ absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
                                .network = &network,
                                .queue = &parts.queue,
                                .observers = {&witness}};
-  RETURN_IF_ERROR(Simulate(context, parts.shape, *routing, *run.plan.scored, {}));
+  RETURN_IF_ERROR(Simulate(context, parts.shape, witnessed_routing, *run.plan.scored, {}));
   return run;
 }
 
