@@ -280,10 +280,11 @@ TEST_P(Laws, BytesBalance) {
           ASSERT_EQ(step.exchanges[2 * layer + 1][owner * ranks + source], tokens * combine);
           const bool same_node = source / GetParam().gpus_per_node == owner / GetParam().gpus_per_node;
           by_class[same_node ? "nvlink" : "nic"] += tokens * (dispatch + combine);
-          for (const Link link : cluster.route(Rank(source), Rank(owner)).links()) {
+          const Route there = cluster.route(Rank(source), Rank(owner)), back = cluster.route(Rank(owner), Rank(source));
+          for (const Link link : there.links()) {
             on_link[Index(link)] += tokens * dispatch;
           }
-          for (const Link link : cluster.route(Rank(owner), Rank(source)).links()) {
+          for (const Link link : back.links()) {
             on_link[Index(link)] += tokens * combine;
           }
         }
