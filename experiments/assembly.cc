@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "engine/status_macros.h"
 #include "models/backends/backend.h"
 #include "models/schedule/schedule_config.h"
@@ -86,8 +86,14 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));
   if (experiment.network().has_simgrid()) {
     const int flows = parts->shape.ranks * (parts->shape.ranks - 1);
-    parts->notes.push_back(absl::StrFormat("SimGrid takes about %.2g s for each exchange of %d flows",
-                                           EstimatedSecondsPerPhase(flows), flows));
+    parts->notes.push_back(absl::StrCat(
+        "SimGrid takes about ", absl::FormatDuration(absl::Seconds(EstimatedSecondsPerPhase(flows))),
+        " of real time for each exchange of ", flows, " flows, of which a step has ", 2 * parts->shape.layers));
+  }
+  if (experiment.schedule().has_fused() && experiment.backend().empty()) {
+    parts->notes.push_back(
+        "fused schedule without a backend: nothing says that an engine has such a kernel for this GPU; links give all "
+        "of their bandwidth");
   }
   if (experiment.schedule().mtp_runs() > 0) {
     parts->notes.push_back("prediction layers route as the last MoE layer: the trace has no routing of theirs");

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iostream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -9,6 +11,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "engine/progress.h"
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
@@ -33,6 +37,38 @@ absl::Status InFile(const std::string& path, const absl::Status& status) {
   if (absl::StrContains(status.message(), path) || absl::IsCancelled(status)) return status;
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }
+
+// Which communication strategies ran, and the most that any of them took.
+class StrategyUse : public Observer {
+ public:
+  explicit StrategyUse(const Communication& communication)
+      : communication_(communication), footprint_(communication.footprint()) {}
+
+  void OnStage(const StageRecord&) override {}
+  void OnStepEnd(const StepRecord&) override {
+    ++steps_;
+    ++steps_of_[communication_.name()];
+    const CommunicationFootprint footprint = communication_.footprint();
+    footprint_.sms = std::max(footprint_.sms, footprint.sms);
+    footprint_.buffers = std::max(footprint_.buffers, footprint.buffers);
+    footprint_.statistics_ride_along = footprint.statistics_ride_along;
+  }
+
+  // "deepep_normal", or "deepep_low_latency 80 %, deepep_normal 20 %".
+  std::string Text() const {
+    if (steps_of_.size() < 2) return communication_.name();
+    return absl::StrJoin(steps_of_, ", ", [this](std::string* out, const auto& strategy) {
+      absl::StrAppendFormat(out, "%s %.0f %%", strategy.first, 100.0 * static_cast<double>(strategy.second) / steps_);
+    });
+  }
+  const CommunicationFootprint& footprint() const { return footprint_; }
+
+ private:
+  const Communication& communication_;
+  CommunicationFootprint footprint_;
+  std::map<std::string, int64_t> steps_of_;
+  int64_t steps_ = 0;
+};
 
 // "experts MXFP4, other weights BF16, ...".
 std::string PrintPrecision(const Precision& precision) {
@@ -91,6 +127,9 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   const std::unique_ptr<TokenRouting> routing = NewTokenRouting(shape, table, parts->communication->detail());
 
   // The replay.
+  if (experiment.network().has_simgrid()) {  // Slow: said before, not only in the report.
+    for (const std::string& note : parts->notes) std::cerr << "note: " << note << "\n";
+  }
   Summary summary(shape.ranks);
   AggregateLoad aggregate(shape);
   std::optional<StepsCsv> steps_csv;
@@ -105,6 +144,7 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
     summary.Add(facts);
     if (steps_csv.has_value()) steps_csv->Add(facts);
   });
+  StrategyUse strategies(*parts->communication);
   ForwardContext context{.model = &model,
                          .cluster = &parts->cluster,
                          .costs = parts->costs.get(),
@@ -112,12 +152,14 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
                          .schedule = experiment.schedule(),
                          .network = parts->network.get(),
                          .queue = &parts->queue,
-                         .observers = {&meter, &aggregate}};
+                         .observers = {&meter, &aggregate, &strategies}};
   if (timeline.has_value()) context.observers.push_back(&*timeline);
   {
     Progress progress(options.progress_label, plan.scored_steps);
     simulation.progress = &progress;
-    RETURN_IF_ERROR(Simulate(context, shape, *routing, *plan.scored, simulation));
+    const absl::Status status = Simulate(context, shape, *routing, *plan.scored, simulation);
+    if (absl::IsFailedPrecondition(status)) return InFile(resolved.manifest.inputs(0).path(), status);
+    RETURN_IF_ERROR(status);
   }
   if (timeline.has_value()) timeline->Close();
 
@@ -141,8 +183,8 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
                  .trace_tokens = trace->index().tokens(),
                  .missing_ids = trace->index().missing_ids(),
                  .aggregate_balancedness = aggregate.Balancedness(),
-                 .communication = parts->communication->name(),
-                 .footprint = parts->communication->footprint(),
+                 .communication = strategies.Text(),
+                 .footprint = strategies.footprint(),
                  .expert_bytes_per_gpu = expert_bytes,
                  .gpu_memory = *ParseBytes(resolved.manifest.platform().gpu().memory()),
                  .precision = PrintPrecision(experiment.costs().precision()),

@@ -22,7 +22,7 @@ struct RunFacts {
   bool resampled = false, counts_only = false;
   int64_t trace_tokens = 0, missing_ids = 0;
   double aggregate_balancedness = 1;  // Of tokens summed over all scored steps, mean over layers.
-  std::string communication;  // The strategy in use at the end.
+  std::string communication;  // The strategy, or the share of the steps of each.
   CommunicationFootprint footprint;
   Bytes expert_bytes_per_gpu, gpu_memory;
   std::string precision;

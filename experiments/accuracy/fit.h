@@ -27,10 +27,10 @@ inline constexpr int kMostFittedParameters = 6;
 using Timings = std::map<std::pair<std::string, std::string>, LibraryTiming>;
 
 struct Fit {
-  std::vector<std::string> values;  // [parameters], as the fields are written.
+  std::vector<std::string> values = {};  // [parameters], as the fields are written.
   int groups = 0;
-  std::vector<PredictedCase> fitted;    // Each row under the fit to all rows.
-  std::vector<PredictedCase> left_out;  // Each row under the fit to the rows of all other groups.
+  std::vector<PredictedCase> fitted = {};    // Each row under the fit to all rows.
+  std::vector<PredictedCase> left_out = {};  // Each row under the fit to the rows of all other groups.
 };
 
 // Minimises sum over rows of |ln(predicted / measured)|^1.5 with NLopt's Subplex (LN_SBPLX), deterministic, over the

@@ -10,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/progress.h"
-#include "engine/progress.h"
 #include "engine/status_macros.h"
 #include "engine/whole_file.h"
 #include "experiments/accuracy/accuracy_report.h"
@@ -45,7 +44,10 @@ absl::Status Validate(const ValidateFlags& flags, const StopToken& stop) {
     file->Write(AccuracyCsv(predicted));
     RETURN_IF_ERROR(file->Commit());
   }
-  std::cout << AccuracyTable(predicted);
+  std::cout
+      << AccuracyTable(predicted)
+      << "\nThe catalogue was fitted to published cases (experiments/validation); for errors on setups that a fit has "
+         "not seen: epsim fit\n";
   return absl::OkStatus();
 }
 

@@ -75,22 +75,14 @@ class PermanentFallback : public Choice {
   size_t in_use_ = 0;
 };
 
-// For every pass the first that takes it.
-class FirstForEachPass : public Choice {
+// The first strategy for decode, the last for passes with prompts.
+class ByPhase : public Choice {
  public:
   using Choice::Choice;
 
   absl::Status Admit(const ForwardShape& shape) override {
-    std::vector<std::string> reasons;
-    for (size_t i = 0; i < strategies().size(); ++i) {
-      const absl::Status status = strategies()[i]->Admit(shape);
-      if (status.ok()) {
-        Use(i);
-        return status;
-      }
-      reasons.emplace_back(status.message());
-    }
-    return absl::FailedPreconditionError(absl::StrJoin(reasons, "; "));
+    Use(shape.prefill ? strategies().size() - 1 : 0);
+    return strategies()[shape.prefill ? strategies().size() - 1 : 0]->Admit(shape);
   }
   CommunicationFootprint footprint() const override {
     CommunicationFootprint footprint = current().footprint();
@@ -164,7 +156,7 @@ absl::StatusOr<std::unique_ptr<Communication>> NewSglang(uint32_t max_tokens_per
   normal.mutable_deepep_normal();
   std::vector<std::string> notes;
   ASSIGN_OR_RETURN(Strategies strategies, MakeFeasible({low_latency, normal}, setup, 2, &notes));
-  return std::make_unique<FirstForEachPass>(std::move(strategies), std::move(notes));
+  return std::make_unique<ByPhase>(std::move(strategies), std::move(notes));
 }
 
 }  // namespace

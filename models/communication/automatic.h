@@ -16,8 +16,9 @@ namespace epsim {
 // setup.  The first forward pass that the strategy cannot take switches to allgather_reducescatter for the rest of the
 // run.  (Without data-parallel attention the engine exchanges nothing: all_reduce is then to be chosen by name.)
 //
-// SGLANG (--deepep-mode auto): both of DeepEP's kernels at hand, low_latency for passes that its buffers take (SGLang
-// asks whether the pass is decode; the limit is the decode batch), else normal.  The buffers are those of both.
+// SGLANG (--deepep-mode auto, DeepEPMode.resolve): both of DeepEP's kernels at hand, normal for passes with prompts on
+// any rank, low_latency for decode, which fails where its buffers do not take the batch.  Where only one of them is
+// feasible it runs all passes.  The buffers are those of both.
 //
 // Fails, with every strategy's reason, if none is feasible.
 absl::StatusOr<std::unique_ptr<Communication>> NewAutomatic(const AutomaticCommunication& config,

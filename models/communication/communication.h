@@ -46,6 +46,7 @@ struct CommunicationSetup {
 struct ForwardShape {
   int max_tokens_per_rank = 0;  // In one exchange.
   int chunks = 1;
+  bool prefill = false;  // Some rank has prompts in the pass.
 };
 
 class Communication {

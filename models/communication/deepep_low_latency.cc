@@ -136,8 +136,9 @@ absl::StatusOr<std::unique_ptr<Communication>> NewDeepEpLowLatency(const DeepEpL
   RETURN_IF_ERROR(CheckFeasible(config, setup));
   std::vector<std::string> notes;
   const PlatformSpec& platform = setup.cluster->platform();
-  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor(kName, platform, own, &notes));
-  ASSIGN_OR_RETURN(NcclCollective nccl, NcclCollective::Create(*setup.cluster, own, &notes));
+  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor(kName, platform, setup.cluster->nodes(), own, &notes));
+  std::vector<std::string> of_statistics;  // They are a small part: what they assume is not worth a note.
+  ASSIGN_OR_RETURN(NcclCollective nccl, NcclCollective::Create(*setup.cluster, own, &of_statistics));
   return std::make_unique<DeepEpLowLatency>(config, setup, timing.deepep_low_latency(), std::move(nccl),
                                             std::move(notes));
 }

@@ -160,8 +160,9 @@ absl::StatusOr<std::unique_ptr<Communication>> NewDeepEpNormal(const DeepEpNorma
   if (most > 0 && sms > most) return Infeasible(kName, "sms: ", sms, " is more than the ", most, " of the GPU");
   if (sms > kMostSms) return Infeasible(kName, "sms: ", sms, " is more than ", kMostSms);
   std::vector<std::string> notes;
-  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor(kName, platform, own, &notes));
-  ASSIGN_OR_RETURN(NcclCollective nccl, NcclCollective::Create(*setup.cluster, own, &notes));
+  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor(kName, platform, setup.cluster->nodes(), own, &notes));
+  std::vector<std::string> of_statistics;  // They are a small part: what they assume is not worth a note.
+  ASSIGN_OR_RETURN(NcclCollective nccl, NcclCollective::Create(*setup.cluster, own, &of_statistics));
   return std::make_unique<DeepEpNormal>(config, setup, static_cast<int>(sms), timing.deepep_normal(), std::move(nccl),
                                         std::move(notes));
 }

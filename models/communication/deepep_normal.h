@@ -9,7 +9,8 @@ namespace epsim {
 
 // DeepEP's normal kernels, for prefill and training: a token crosses the network once to each node that holds one of
 // its experts, to the GPU with the same place there (its rail peer), which hands it on over NVLink, once to each rank.
-// The two legs are one pipelined kernel, so both are in one matrix.  With D[s, d] the tokens of rank s that have an
+// The two legs are one pipelined kernel, so both are in one matrix: a copy that is forwarded does not wait for its own
+// first leg there.  With D[s, d] the tokens of rank s that have an
 // expert on rank d, N[s, n] those that have one on node n, p(s, n) the rank on node n with the place of s (s itself on
 // its own node), H hidden, K top_k, q and c bytes of a dispatched and of a combined activation, and to16 rounding up to
 // 16 B:

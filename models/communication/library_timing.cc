@@ -102,7 +102,7 @@ absl::StatusOr<LibraryTiming> FindTiming(std::string_view library, std::string_v
                                           absl::StrJoin(timings.timing(), ", ", append_family)));
 }
 
-absl::StatusOr<LibraryTiming> TimingFor(std::string_view library, const PlatformSpec& platform,
+absl::StatusOr<LibraryTiming> TimingFor(std::string_view library, const PlatformSpec& platform, int nodes,
                                         const LibraryTiming& own, std::vector<std::string>* notes) {
   ASSIGN_OR_RETURN(const TimingFile timings, FileOf(library));
   const LibraryTiming* nearest = nullptr;
@@ -113,13 +113,27 @@ absl::StatusOr<LibraryTiming> TimingFor(std::string_view library, const Platform
   LibraryTiming result = *nearest;
   const google::protobuf::FieldDescriptor& field = FieldOf(library);
   const google::protobuf::Reflection& reflection = *LibraryTiming::GetReflection();
-  if (reflection.HasField(own, &field)) {
-    reflection.MutableMessage(&result, &field)->MergeFrom(reflection.GetMessage(own, &field));
-  } else if (nearest->compute_capability() != platform.gpu().compute_capability() ||
-             nearest->over_pcie() == platform.has_nvlink()) {
-    notes->push_back(absl::StrCat(
-        View(library), ": no measurement on ", Kind(platform.gpu().compute_capability(), !platform.has_nvlink()),
-        "; times and efficiencies of ", Kind(nearest->compute_capability(), nearest->over_pcie()), " are assumed"));
+  std::vector<std::string> taken;  // From the catalogue.
+  const google::protobuf::Message& parameters = reflection.GetMessage(*nearest, &field);
+  const google::protobuf::Message& own_parameters = reflection.GetMessage(own, &field);
+  std::vector<const google::protobuf::FieldDescriptor*> set;
+  parameters.GetReflection()->ListFields(parameters, &set);
+  for (const google::protobuf::FieldDescriptor* parameter : set) {
+    const bool replaced = own_parameters.GetReflection()->HasField(own_parameters, parameter);
+    if (!replaced) taken.emplace_back(parameter->name());
+  }
+  if (reflection.HasField(own, &field)) reflection.MutableMessage(&result, &field)->MergeFrom(own_parameters);
+  if (!taken.empty() && (nearest->compute_capability() != platform.gpu().compute_capability() ||
+                         nearest->over_pcie() == platform.has_nvlink())) {
+    notes->push_back(absl::StrCat(View(library), ": no measurement on ",
+                                  Kind(platform.gpu().compute_capability(), !platform.has_nvlink()), "; ",
+                                  taken.size() == set.size() ? "times and efficiencies" : absl::StrJoin(taken, ", "),
+                                  " of ", Kind(nearest->compute_capability(), nearest->over_pcie()), " are assumed"));
+  }
+  if (nodes > 1 && !nearest->measured_between_nodes() && !taken.empty()) {
+    notes->push_back(absl::StrCat(View(library), ": nothing is measured between nodes of ",
+                                  Kind(nearest->compute_capability(), nearest->over_pcie()),
+                                  "; the share of the NICs that it reaches is assumed"));
   }
   RETURN_IF_ERROR(CheckTiming(library, result));
   return result;

@@ -22,12 +22,12 @@ absl::Span<const CatalogueFile> TimingCatalogue();
 // The entry of `library` ("deepep_normal") for `family` ("hopper") in the catalogue; the error lists what there is.
 absl::StatusOr<LibraryTiming> FindTiming(std::string_view library, std::string_view family);
 
-// The timing of `library` on the GPUs of `platform`.  The catalogue's entry that was measured on the same kind of link
-// (NVLink, or PCIe alone) if there is one, and of these the one whose compute capability is nearest to the platform's,
-// the lower of two as near; what `own` sets of the library takes the place of the entry's fields.  Efficiencies are
-// shares of the platform's own bandwidths.  What had to be assumed is added to `notes`.  Fails on a parameter that is
-// out of its range.
-absl::StatusOr<LibraryTiming> TimingFor(std::string_view library, const PlatformSpec& platform,
+// The timing of `library` on `nodes` nodes of `platform`.  The catalogue's entry that was measured on the same kind of
+// link (NVLink, or PCIe alone) if there is one, and of these the one whose compute capability is nearest to the
+// platform's, the lower of two as near; what `own` sets of the library takes the place of the entry's fields.
+// Efficiencies are shares of the platform's own bandwidths.  What had to be assumed is added to `notes`.  Fails on a
+// parameter that is out of its range.
+absl::StatusOr<LibraryTiming> TimingFor(std::string_view library, const PlatformSpec& platform, int nodes,
                                         const LibraryTiming& own, std::vector<std::string>* notes);
 
 // Whether the parameters of `library` are all there, but for `optional` ones, and in their ranges: efficiencies in

@@ -55,7 +55,7 @@ NcclCollective::NcclCollective(const Cluster& cluster, const NcclTiming& timing)
 
 absl::StatusOr<NcclCollective> NcclCollective::Create(const Cluster& cluster, const LibraryTiming& own,
                                                       std::vector<std::string>* notes) {
-  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor("nccl", cluster.platform(), own, notes));
+  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor("nccl", cluster.platform(), cluster.nodes(), own, notes));
   return NcclCollective(cluster, timing.nccl());
 }
 

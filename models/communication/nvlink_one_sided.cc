@@ -81,7 +81,7 @@ absl::StatusOr<std::unique_ptr<Communication>> NewNvlinkOneSided(const NvlinkOne
                       " would do, or nvlink_two_sided or allgather_reducescatter");
   }
   std::vector<std::string> notes;
-  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor(kName, setup.cluster->platform(), own, &notes));
+  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor(kName, setup.cluster->platform(), 1, own, &notes));
   return std::make_unique<NvlinkOneSided>(config, setup, timing.nvlink_one_sided(), std::move(notes));
 }
 

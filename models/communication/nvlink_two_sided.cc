@@ -92,7 +92,7 @@ absl::StatusOr<std::unique_ptr<Communication>> NewNvlinkTwoSided(const NvlinkTwo
   RETURN_IF_ERROR(CheckRanksDivideExperts(kName, setup));
   const PlatformSpec& platform = setup.cluster->platform();
   std::vector<std::string> notes;
-  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor(kName, platform, own, &notes));
+  ASSIGN_OR_RETURN(const LibraryTiming timing, TimingFor(kName, platform, 1, own, &notes));
   ASSIGN_OR_RETURN(const BytesPerSecond nvlink, ParseHardwareBandwidth(platform.nvlink().bandwidth()));
   return std::make_unique<NvlinkTwoSided>(setup, timing.nvlink_two_sided(), nvlink, std::move(notes));
 }

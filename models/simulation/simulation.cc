@@ -4,6 +4,7 @@
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
+#include <algorithm>
 #include <deque>
 #include <utility>
 
@@ -101,7 +102,10 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
     absl::StatusOr<BatchSplit> split = SplitBatch(context.schedule, *batch);
     if (!split.ok()) return OfStep(*batch, split.status());
     const absl::Status admitted = context.communication->Admit(
-        {.max_tokens_per_rank = split->max_tokens_per_rank, .chunks = split->shape.chunks});
+        {.max_tokens_per_rank = split->max_tokens_per_rank,
+         .chunks = split->shape.chunks,
+         .prefill = std::any_of(batch->attention.begin(), batch->attention.end(),
+                                [](const AttentionLoad& load) { return load.decode_tokens < load.tokens; })});
     if (!admitted.ok()) return OfStep(*batch, admitted);
     const ProgramFacts facts = FactsOf(context.schedule, *context.communication, quantizes);
     PrepareStep(

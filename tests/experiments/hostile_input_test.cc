@@ -118,7 +118,8 @@ TEST_F(HostileInput, ARunOfMonthsIsRefused) {
 }
 
 TEST_F(HostileInput, WrongFlagsAreNamedInOneLine) {
-  const std::string commands = "; the commands are run, compare, check, list, place, trace (see `epsim --help`)";
+  const std::string commands =
+      "; the commands are run, compare, check, list, place, validate, fit, trace (see `epsim --help`)";
   ExpectProblem("", 2, {"epsim: no command after `epsim`" + commands});
   ExpectProblem("rum", 2, {"epsim: `epsim` has no command \"rum\"" + commands});
   ExpectProblem("--nonsense", 2, {"epsim: `epsim` has no flag --nonsense" + commands});
@@ -129,6 +130,98 @@ TEST_F(HostileInput, WrongFlagsAreNamedInOneLine) {
   ExpectProblem("run x --threads many", 2, {"--threads", "many", "(see `epsim run --help`)"});
   ExpectProblem("place --policy eplb", 2, {"--load", "(see `epsim place --help`)"});
   ExpectProblem("list polices", 2, {"polices", "policies", "(see `epsim list --help`)"});
+}
+
+// Every one says what would be feasible.
+TEST_F(HostileInput, StrategiesAndSchedulesThatCannotRun) {
+  // Layers as wide as low latency has kernels for, and narrow experts.
+  WriteFile("model.txtpb", absl::StrReplaceAll(ReadFile(P("model.txtpb")), {{"hidden: 1024", "hidden: 2048"}}));
+  const auto refuse = [&](const std::string& set, const std::vector<std::string>& parts) {
+    ExpectProblem(absl::StrCat("run ", experiment_, " --out ", P("out/a"), " ", set), 2, parts);
+  };
+  const std::string h100 = "--set platform=h100-sxm ";
+  refuse(h100 + "--set ranks=24 --set 'communication=deepep_normal {}'",
+         {"communication.deepep_normal: 24 ranks on 3 nodes of 8; 2, 4, 8 or 16 nodes of 8 would do"});
+  refuse("--set 'communication=deepep_normal {}'", {"8 ranks on 2 nodes of 4; 2, 4, 8 or 16 nodes of 8 would do"});
+  refuse(h100 + "--set ranks=16 --set 'communication=nvlink_one_sided {}'",
+         {"communication.nvlink_one_sided: 16 ranks lie in 2 NVLink domains; at most 8, one domain, would do"});
+  refuse("--set 'communication=deepep_low_latency { max_tokens_per_rank: 3 }'",
+         {"communication.deepep_low_latency: 4 tokens of one rank", "a higher max_tokens_per_rank", "would do"});
+  refuse(h100 + "--set 'communication=deepep_normal {}' --set schedule.max_tokens=8",
+         {"communication.deepep_normal: 4 chunks a layer", "allgather_reducescatter would do"});
+  refuse(h100 + "--set communication.deepep_normal.sms=132",
+         {"holds 132 streaming multiprocessors, but gpu \"NVIDIA H100 80 GB SXM\" has 132; fewer would do"});
+  refuse(h100 + "--set 'schedule=fused {}' --set 'communication=deepep_normal {}'",
+         {"schedule.fused: communication deepep_normal", "all_to_all or an external schedule would do"});
+  refuse(
+      "--set schedule.external.chunk_overlap=true --set schedule.max_tokens=16",
+      {"schedule.external.chunk_overlap: communication all_to_all", "allgather_reducescatter or all_reduce would do"});
+  refuse("--set 'schedule=external { two_batch_overlap {} } max_tokens: 16'",
+         {"schedule.max_tokens: 16 with external.two_batch_overlap", "leave out one"});
+  refuse("--set schedule.mtp_runs=1", {"schedule.mtp_runs: 1, but model small has no layers", "0 would do"});
+  refuse("--set workload.continuous.running_requests_per_rank=9 --set schedule.max_tokens=1 --set planning.fraction=0",
+         {"schedule.max_tokens: 1 cuts 8 ranks of up to 9 tokens into 72 chunks", "would do"});
+}
+
+TEST_F(HostileInput, BackendsThatCannotRunIt) {
+  const auto refuse = [&](const std::string& set, const std::vector<std::string>& parts) {
+    ExpectProblem(absl::StrCat("run ", experiment_, " --out ", P("out/a"), " --set platform=h100-sxm ", set), 2, parts);
+  };
+  refuse("--set backend=nobody/knows", {"no backend \"nobody/knows\"; there are ", "tensorrt_llm/cutlass"});
+  refuse(
+      "--set backend=tensorrt_llm/cutlass --set costs.precision.expert_weights=NVFP4"
+      " --set costs.precision.expert_activations=NVFP4",
+      {"precision.expert_activations: NVFP4, but gpu \"NVIDIA H100 80 GB SXM\" has no fp4 units; BF16 would do"});
+}
+
+TEST_F(HostileInput, NetworksThatAreNotThere) {
+  const std::string run = "run " + experiment_ + " --out " + P("out/a") + " ";
+  ExpectProblem(run + "--set 'overrides=link { name: \"nvlink 99 out\" bandwidth: \"1 GB/s\" }'", 2,
+                {"overrides.link.name: no link \"nvlink 99 out\"; there are nvlink 0 to 7", "nic 0 to 7"});
+  ExpectProblem(run + "--set 'overrides=gpu { rank: 8 speed: 0.5 }'", 2, {"overrides.gpu.rank: 8 is not below 8"});
+  ExpectProblem(run + "--set ranks=6", 2, {"ranks: 6 leave a node of 4 partly used; 4 or 8 would fit"});
+  ExpectProblem(run + "--set ranks=128 --set 'network=simgrid {}'", 2, {"network.simgrid: ", "network.max_min"});
+  ExpectRefused("platform.txtpb", "25 GB/s", "0 GB/s", {"platform.txtpb:6:", "\"0 GB/s\" is out of range"});
+  ExpectRefused("platform.txtpb", "nic {", "fabric { wiring: FAT_TREE } nic {", {"fabric.leaf: missing"});
+  ExpectRefused("platform.txtpb", "nic { bandwidth: \"25 GB/s\" latency: \"3 us\" }", "",
+                {"ranks: 8 need several nodes of 4, but the platform has no nic to join them; at most 4 would fit"});
+}
+
+TEST_F(HostileInput, CasesThatCannotBeRead) {
+  WriteFile("broken.jsonl", "{\"id\": \"x\"\n");
+  for (const std::string command : {"validate ", "fit "}) {
+    ExpectProblem(command + P("absent.jsonl"), 2, {"absent.jsonl: cannot be read"});
+    ExpectProblem(command + P("broken.jsonl"), 2, {"broken.jsonl:1: "});
+    ExpectProblem(command, 2, {"CASES", "(see `epsim " + command + "--help`)"});
+  }
+  ExpectProblem("validate " + std::string(EPSIM_CASES) + " --kind kicks", 2,
+                {"--kind kicks: ", " has no case of it; it has ep_all_to_all"});
+  ExpectProblem("fit " + std::string(EPSIM_CASES) + " --library bookshop", 2,
+                {"--library bookshop: not in the plan; it has ", "nccl"});
+  ExpectProblem("fit " + std::string(EPSIM_CASES) + " --plan " + P("absent.txtpb"), 2, {"absent.txtpb"});
+}
+
+// A file, where a folder is needed.
+TEST_F(HostileInput, PredictionsThatCannotBeWritten) {
+  WriteFile("file", "");
+  ExpectProblem("validate " + std::string(EPSIM_CASES) + " --kind nccl --csv " + P("file/cases.csv"), 1,
+                {"file/cases.csv: cannot create"});
+  ExpectProblem("fit " + std::string(EPSIM_CASES) + " --library nvlink_one_sided --out " + P("file/out"), 1,
+                {"file/out", "cannot create"});
+}
+
+TEST_F(HostileInput, CtrlCInTheMiddleOfAFitLeavesNothing) {
+  const std::string script = absl::StrCat("timeout --preserve-status -s INT 0.5 ", EPSIM_BINARY, " fit ", EPSIM_CASES,
+                                          " --out ", P("out"), " >", P("stdout"), " 2>", P("stderr"));
+  const auto begin = std::chrono::steady_clock::now();
+  const int status = std::system(script.c_str());
+  const auto took = std::chrono::steady_clock::now() - begin;
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 1) << ReadFile(P("stderr"));
+  EXPECT_EQ(ReadFile(P("stderr")), "epsim: interrupted\n");
+  EXPECT_THAT(ReadFile(P("stdout")), IsEmpty());
+  EXPECT_LT(took, std::chrono::seconds(10));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
 }
 
 TEST_F(HostileInput, ASeedIsAWholeNumber) {

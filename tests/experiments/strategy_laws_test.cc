@@ -28,7 +28,7 @@ constexpr int64_t kHidden = 2048, kBf16Row = 2 * kHidden;
 constexpr int64_t kFp8Row = kHidden + kHidden / 128 * 4;
 constexpr int64_t kIdsAndWeights = 8 * kTopK;  // int32 and float32.
 constexpr int64_t kStatistics = 4 * kExperts;  // An int32 an expert.
-constexpr int kLowLatencyTokens = 4, kMtpRuns = 2, kMaxTokens = 40;
+constexpr int kLowLatencyTokens = 8, kMtpRuns = 2, kMaxTokens = 40;
 
 struct Strategy {
   const char* name;
@@ -51,7 +51,7 @@ const Strategy kStrategies[] = {
     // The first that is feasible on two nodes is deepep_normal, which takes no chunks and then gives way for good.
     {"AutomaticTensorRtLlm", "automatic { order: TENSORRT_LLM }"},
     // Low latency for steps of at most so many tokens a rank: some are, some are not.
-    {"AutomaticSglang", "automatic { order: SGLANG max_tokens_per_rank: 4 }"},
+    {"AutomaticSglang", "automatic { order: SGLANG max_tokens_per_rank: 8 }"},
 };
 
 enum class Cut { kWhole, kHalves, kChunks };
@@ -307,7 +307,7 @@ TEST_P(StrategyLaws, LinksCarryWhatTheStrategySends) {
     if (std::string(strategy().name) == "AutomaticSglang") {
       name = most <= kLowLatencyTokens ? "deepep_low_latency" : "deepep_normal";
     } else if (name == "automatic") {
-      gave_way |= ranges.size() > 1;
+      gave_way |= schedule().cut == Cut::kChunks && ranges.size() > 1;
       name = gave_way ? "allgather_reducescatter" : "deepep_normal";
     }
     names_seen.insert(name);
@@ -338,7 +338,9 @@ TEST_P(StrategyLaws, LinksCarryWhatTheStrategySends) {
       }
       // Layer 0 is dense.
       const Counts& piece = counts[stage.layer - 1][stage.part == 0 ? stage.chunk : stage.part - 1];
-      const int64_t dispatch_row = schedule().fp8 ? kFp8Row : kBf16Row;
+      // TensorRT-LLM quantises for deepep_normal when tokens have arrived, all but NVFP4.
+      const bool fp8 = schedule().fp8 && !(name == "deepep_normal" && set.find("TENSORRT") != std::string::npos);
+      const int64_t dispatch_row = fp8 ? kFp8Row : kBf16Row;
       const bool combine = stage.kind == StageKind::kCombine;
       std::vector<int64_t> rows(piece.tokens.begin(), piece.tokens.end());
       const int64_t fullest = *std::max_element(rows.begin(), rows.end());
@@ -375,7 +377,7 @@ TEST_P(StrategyLaws, LinksCarryWhatTheStrategySends) {
   EXPECT_EQ(by_class["nic"] > 0, nodes > 1);
   const RunReport report = Run().value();
   for (const auto& [link_class, bytes] : by_class) EXPECT_EQ(report.summary["bytes"][link_class], bytes) << link_class;
-  if (std::string(strategy().name) == "AutomaticSglang") {
+  if (std::string(strategy().name) == "AutomaticSglang" && schedule().cut == Cut::kWhole) {
     EXPECT_EQ(names_seen.size(), 2u);
   }
   if (set.starts_with("allgather") || std::string(schedule().name) == "AlwaysPadded") {
@@ -437,7 +439,7 @@ TEST_P(StrategyLaws, CausesPrecedeEffects) {
           ASSERT_GE(stage.finish[rank], stage.start[other] + cluster.route(Rank(other), Rank(rank)).latency)
               << Name(stage.kind) << " on rank " << rank << " after rank " << other;
         }
-        if (stage.kind == StageKind::kFusedExperts) {
+        if (stage.chunk > 0 && stage.kind == StageKind::kFusedExperts) {
           ASSERT_EQ(stage.start[rank], stage.start[0]);
         }
       }
@@ -521,7 +523,7 @@ TEST_P(StrategyLaws, CausesPrecedeEffects) {
 
     // Attention or experts of one piece beside an exchange of another.
     for (const SeenStage& exchange : step.stages) {
-      if (StreamOf(exchange.kind) != GpuStream::kCommunication) continue;
+      if (exchange.kind != StageKind::kDispatch && exchange.kind != StageKind::kCombine) continue;
       for (const SeenStage& stage : step.stages) {
         if (stage.kind != StageKind::kAttention && stage.kind != StageKind::kRoutedExperts) continue;
         for (int rank = 0; rank < ranks; ++rank) {

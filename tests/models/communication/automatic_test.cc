@@ -76,14 +76,14 @@ TEST(Automatic, TensorRtLlmLimitsTheTokensOfLowLatency) {
   EXPECT_EQ((*limited)->name(), "allgather_reducescatter");
 }
 
-TEST(Automatic, SglangChoosesForEveryPass) {
+TEST(Automatic, SglangChoosesByPhase) {
   const Site site(8, 8, 2048, 64, 8);
   const auto communication = site.Make("automatic { order: SGLANG }");
   ASSERT_TRUE(communication.ok()) << communication.status();
   EXPECT_TRUE((*communication)->Admit({.max_tokens_per_rank = 128}).ok());
   EXPECT_EQ((*communication)->name(), "deepep_low_latency");
   EXPECT_EQ((*communication)->footprint().sms, 0);
-  EXPECT_TRUE((*communication)->Admit({.max_tokens_per_rank = 129}).ok());
+  EXPECT_TRUE((*communication)->Admit({.max_tokens_per_rank = 129, .prefill = true}).ok());
   EXPECT_EQ((*communication)->name(), "deepep_normal");
   EXPECT_EQ((*communication)->footprint().sms, 24);
   EXPECT_TRUE((*communication)->Admit({.max_tokens_per_rank = 1}).ok());

@@ -21,7 +21,7 @@ PlatformSpec Gpus(uint32_t compute_capability, bool nvlink) {
 
 // The family whose timing is taken.
 std::string Family(std::string_view library, const PlatformSpec& platform, std::vector<std::string>* notes) {
-  const auto timing = TimingFor(library, platform, {}, notes);
+  const auto timing = TimingFor(library, platform, 1, {}, notes);
   EXPECT_TRUE(timing.ok()) << timing.status();
   return timing->family();
 }
@@ -66,13 +66,13 @@ TEST(TimingFor, OwnFieldsReplaceTheCatalogues) {
   LibraryTiming own;
   own.mutable_nccl()->set_hop("7 us");
   std::vector<std::string> notes;
-  const auto timing = TimingFor("nccl", Gpus(80, true), own, &notes);
+  const auto timing = TimingFor("nccl", Gpus(80, true), 1, own, &notes);
   ASSERT_TRUE(timing.ok()) << timing.status();
   EXPECT_EQ(timing->nccl().hop(), "7 us");
   EXPECT_EQ(timing->nccl().launch(), FindTiming("nccl", "hopper")->nccl().launch());
   EXPECT_THAT(notes, IsEmpty());
   // Those of another library do not.
-  const auto other = TimingFor("deepep_normal", Gpus(90, true), own, &notes);
+  const auto other = TimingFor("deepep_normal", Gpus(90, true), 1, own, &notes);
   EXPECT_EQ(other->SerializeAsString(), FindTiming("deepep_normal", "hopper")->SerializeAsString());
 }
 
@@ -81,7 +81,7 @@ TEST(TimingFor, RefusesWhatIsOutOfRange) {
     LibraryTiming own;
     EXPECT_TRUE(ParseTextProto(text, "timing", &own).ok());
     std::vector<std::string> notes;
-    return std::string(TimingFor("nccl", Gpus(90, true), own, &notes).status().message());
+    return std::string(TimingFor("nccl", Gpus(90, true), 1, own, &notes).status().message());
   };
   EXPECT_EQ(problem("nccl { link_efficiency: 1.5 }"),
             "communication.timing.nccl.link_efficiency: 1.5 is not in (0, 1]");
