@@ -25,7 +25,7 @@ struct Accuracy {
   double median = 0, ninetieth = 0;  // Of |error|; percentiles by linear interpolation between the order statistics.
   double bias = 0;                   // Median of error.
   double worst = 0;                  // The error that is farthest from 0.
-  std::string worst_id;
+  std::string worst_id = {};
 };
 // REQUIRES: every case has a prediction.
 Accuracy AccuracyOf(absl::Span<const PredictedCase> cases);

@@ -44,12 +44,14 @@ void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& pol
   work->batch = &batch;
   work->split = std::move(split);
   work->padded = Pads(work->split, policy);
+  work->own_rows.clear();
   work->rows.clear();
   for (const TokenRange& range : work->split.pieces) {
     const size_t first = work->rows.size(), ranks = range.begin.size();
     for (size_t rank = 0; rank < ranks; ++rank) work->rows.push_back(range.end[rank] - range.begin[rank]);
     const auto begin = work->rows.begin() + static_cast<std::ptrdiff_t>(first), end = work->rows.end();
     if (work->padded) std::fill(begin, end, *std::max_element(begin, end));
+    work->own_rows.insert(work->own_rows.end(), begin, end);
     if (!policy.has_dispatch) {
       int32_t all = 0;
       for (auto rows = begin; rows != end; ++rows) all += *rows;
@@ -69,7 +71,7 @@ void RouteLayer(const TokenRouting& routing, const CostModel& costs, const Clust
     const size_t place = static_cast<size_t>(layer) * pieces + piece;
     RoutedLayer& routed = work->routed[place];
     routing.Count(*work->batch, work->split.pieces[piece], Layer(layer), &routed);
-    if (work->padded) routed.tokens.assign(&work->rows[piece * ranks], &work->rows[piece * ranks] + ranks);
+    if (work->padded) routed.tokens.assign(&work->own_rows[piece * ranks], &work->own_rows[piece * ranks] + ranks);
     const absl::Span<const int32_t> tokens = routed.tokens_per_slot;
     for (size_t rank = 0; rank < ranks; ++rank) {
       const double speed = cluster.gpu_speed(Rank(static_cast<int32_t>(rank)));

@@ -19,9 +19,9 @@ struct StepWork {
   const StepBatch* batch = nullptr;
   BatchSplit split;
   bool padded = false;
-  // Tokens that each rank routes, of each piece: its own, with padding; or, where every rank has all tokens, all.
+  // Tokens of each rank, with padding, and those that it routes: the same or, where every rank has all tokens, all.
   // [pieces, ranks]
-  std::vector<int32_t> rows;
+  std::vector<int32_t> own_rows, rows;
   std::vector<RoutedLayer> routed;   // [MoE layers, pieces]
   std::vector<Cost> expert_costs;    // [MoE layers, pieces, ranks]
   std::vector<Cost> quantize_costs;  // Likewise, of what has been received; empty where nothing is quantised then.

@@ -1,4 +1,5 @@
-// The shared capture of gpt-oss-20b, imported and replayed: the published balancedness, and replays at 8, 16 and 32 ranks.
+// The shared capture of gpt-oss-20b, imported and replayed: the published balancedness, and replays at 8, 16 and 32
+// ranks.
 #include <cmath>
 #include <filesystem>
 

@@ -121,8 +121,12 @@ void WriteSteps(const DrawnTrace& steps, int source_ranks, const std::string& pa
     }
     std::vector<uint16_t> source;
     for (const DrawnToken& token : step) source.push_back(token.source);
-    const std::vector<uint32_t> position(step.size(), 500);
-    const std::vector<uint8_t> phase(step.size(), DECODE);
+    std::vector<uint32_t> position;
+    std::vector<uint8_t> phase;
+    for (const DrawnToken& token : step) {
+      position.push_back(500 + (token.prefill ? static_cast<uint32_t>(position.size()) : 0));
+      phase.push_back(token.prefill ? PREFILL : DECODE);
+    }
     TokenColumns columns;
     columns.position = position;
     columns.phase = phase;

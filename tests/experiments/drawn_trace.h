@@ -14,7 +14,7 @@ struct DrawnToken {
 
   std::array<std::array<int32_t, kTopK>, kLayers> ids;  // -1: not captured.
   uint16_t source = 0;                                  // Its rank, in a trace of steps.
-  bool prefill = false;                                 // In a trace of requests.
+  bool prefill = false;
 };
 
 using DrawnTrace = std::vector<std::vector<DrawnToken>>;  // [requests or steps], [tokens].
@@ -22,7 +22,7 @@ using DrawnTrace = std::vector<std::vector<DrawnToken>>;  // [requests or steps]
 struct DrawRules {
   int parts = 48;  // Requests or steps.
   int least_tokens = 2, most_tokens = 30;
-  int most_prefill = 0;  // A request's first tokens are prefill: 0 to this many.
+  int most_prefill = 0;  // The first tokens of a part are prefill: 0 to this many.
   int sources = 8;
   bool ragged = false;  // An id is dropped with probability 0.3, so that a token may have none at all.
   double skew = 4;      // The hottest expert of a layer is as many times as likely as its coldest.

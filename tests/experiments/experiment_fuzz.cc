@@ -1,5 +1,5 @@
-// Fuzzes the experiment file: whatever its bytes, resolving and assembling it gives an experiment, or one line that says
-// what is wrong.
+// Fuzzes the experiment file: whatever its bytes, resolving and assembling it gives an experiment, or one line that
+// says what is wrong.
 #include <unistd.h>
 
 #include <cstddef>
@@ -27,7 +27,8 @@ class InputFile {
     std::filesystem::remove(path_, ignored);
   }
   std::string Write(const uint8_t* data, size_t size) {
-    std::ofstream(path_, std::ios::binary).write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(size));
+    std::ofstream(path_, std::ios::binary)
+        .write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(size));
     return path_.string();
   }
 

@@ -13,8 +13,8 @@ namespace {
 
 using namespace bench_trace;
 
-// `epsim run` from end to end on one thread, without report files: DeepSeek-V3 on H100s under EPLB (320 slots on 64), the
-// steps as recorded.  Items are the routed ids of the scored steps alone: planning reads a quarter more.
+// `epsim run` from end to end on one thread, without report files: DeepSeek-V3 on H100s under EPLB (320 slots on 64),
+// the steps as recorded.  Items are the routed ids of the scored steps alone: planning reads a quarter more.
 void Replay(benchmark::State& state) {
   const BenchTrace& trace = BenchTrace::Get();
   const std::string path = trace.folder() + "/replay.txtpb";

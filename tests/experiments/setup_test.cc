@@ -66,12 +66,13 @@ TEST_F(SetupTest, TheTraceIsGivenOnce) {
 TEST_F(SetupTest, TheTraceSaysHowItsStepsAreMadeAndWhatItsModelIs) {
   const std::string path = WriteFile("least.txtpb", R"(trace: "small.eptrace" platform: "h100-sxm" ranks: 8)");
   EXPECT_THAT(ResolveExperiment({.path = path, .trace = {}, .set = {}, .seed = {}}).status().message(),
-              HasSubstr("small")) << "the catalogue has no model of the trace's name";
+              HasSubstr("small"))
+      << "the catalogue has no model of the trace's name";
 }
 
 TEST_F(SetupTest, TooManyRedundantSlotsAreRefused) {
-  const auto resolved = ResolveExperiment(
-      {.path = experiment_, .trace = {}, .set = {"redundant_slots_per_rank=536870912"}, .seed = {}});
+  const auto resolved =
+      ResolveExperiment({.path = experiment_, .trace = {}, .set = {"redundant_slots_per_rank=536870912"}, .seed = {}});
   EXPECT_THAT(resolved.status().message(), HasSubstr("redundant_slots_per_rank: 536870912 is more than 4096"));
 }
 
