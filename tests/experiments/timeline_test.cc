@@ -20,7 +20,8 @@ class TimelineTest : public SmallRun {
     options.out = (folder_ / "out").string();
     EXPECT_TRUE(Run({"schedule=" + schedule, "communication=allgather_reducescatter {}"}, options).ok());
     nlohmann::json stages = nlohmann::json::array();
-    for (const auto& event : nlohmann::json::parse(ReadFile(options.out + "/timeline.json"))["traceEvents"]) {
+    const nlohmann::json timeline = nlohmann::json::parse(ReadFile(options.out + "/timeline.json"));
+    for (const auto& event : timeline["traceEvents"]) {
       if (event["ph"] == "X") stages.push_back(event);
     }
     return stages;

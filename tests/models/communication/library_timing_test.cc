@@ -11,6 +11,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 PlatformSpec Gpus(uint32_t compute_capability, bool nvlink) {
   PlatformSpec platform;
@@ -70,10 +71,25 @@ TEST(TimingFor, OwnFieldsReplaceTheCatalogues) {
   ASSERT_TRUE(timing.ok()) << timing.status();
   EXPECT_EQ(timing->nccl().hop(), "7 us");
   EXPECT_EQ(timing->nccl().launch(), FindTiming("nccl", "hopper")->nccl().launch());
-  EXPECT_THAT(notes, IsEmpty());
+  // What is still of the catalogue, on a GPU that it was not measured on, is named.
+  ASSERT_EQ(notes.size(), 1);
+  EXPECT_THAT(notes[0], HasSubstr("launch, low_latency_bandwidth, link_efficiency"));
+  EXPECT_THAT(notes[0], Not(HasSubstr("hop")));
   // Those of another library do not.
   const auto other = TimingFor("deepep_normal", Gpus(90, true), 1, own, &notes);
   EXPECT_EQ(other->SerializeAsString(), FindTiming("deepep_normal", "hopper")->SerializeAsString());
+}
+
+TEST(TimingFor, SaysWhereNothingIsMeasuredBetweenNodes) {
+  std::vector<std::string> notes;
+  EXPECT_TRUE(TimingFor("nccl", Gpus(90, true), 1, {}, &notes).ok());
+  EXPECT_TRUE(TimingFor("deepep_normal", Gpus(90, true), 4, {}, &notes).ok());
+  EXPECT_THAT(notes, IsEmpty());
+  EXPECT_TRUE(TimingFor("nccl", Gpus(90, true), 2, {}, &notes).ok());
+  EXPECT_TRUE(TimingFor("deepep_low_latency", Gpus(100, true), 2, {}, &notes).ok());
+  ASSERT_EQ(notes.size(), 2);
+  EXPECT_THAT(notes[0], HasSubstr("nccl: nothing is measured between nodes of compute capability 90 over NVLink"));
+  EXPECT_THAT(notes[1], HasSubstr("deepep_low_latency: nothing is measured between nodes"));
 }
 
 TEST(TimingFor, RefusesWhatIsOutOfRange) {
