@@ -87,7 +87,8 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   if (experiment.network().has_simgrid()) {
     const int flows = parts->shape.ranks * (parts->shape.ranks - 1);
     parts->notes.push_back(absl::StrCat(
-        "SimGrid takes about ", absl::FormatDuration(absl::Seconds(EstimatedSecondsPerPhase(flows))),
+        "SimGrid takes about ",
+        absl::FormatDuration(absl::Ceil(absl::Seconds(EstimatedSecondsPerPhase(flows)), absl::Microseconds(10))),
         " of real time for each exchange of ", flows, " flows, of which a step has ", 2 * parts->shape.layers));
   }
   if (experiment.schedule().has_fused() && experiment.backend().empty()) {

@@ -37,6 +37,8 @@ struct Strategy {
   int ranks = 16;
 };
 
+void PrintTo(const Strategy& strategy, std::ostream* out) { *out << strategy.set; }
+
 const Strategy kStrategies[] = {
     {"AllToAll", "all_to_all {}"},
     {"DeepEpNormal", "deepep_normal {}"},
@@ -61,6 +63,8 @@ struct Schedule {
   Cut cut = Cut::kWhole;
   bool fp8 = false;
 };
+
+void PrintTo(const Schedule& schedule, std::ostream* out) { *out << schedule.set; }
 
 const Schedule kSchedules[] = {
     {"External", "external {}"},
