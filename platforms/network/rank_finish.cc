@@ -12,14 +12,6 @@
 namespace epsim {
 namespace {
 
-// How many of the links that finish late enough to matter are looked into, the latest first: those behind touch hardly
-// a rank that the flows of none of these have delayed as much.  A link costs the square of its flows, so large groups
-// have fewer; up to 64 ranks it is nearly always all of them.
-int MostLinksFollowed(int ranks) {
-  constexpr int kPairs = 1 << 18, kLeast = 3;
-  return std::max(kLeast, kPairs / (ranks * ranks));
-}
-
 // The latest and second latest of a list that grows.
 struct LatestTwo {
   SimTime first = SimTime::min(), second = SimTime::min();
@@ -35,16 +27,7 @@ struct LatestTwo {
   SimTime OfOthers(int who) const { return who == holder ? second : first; }
 };
 
-// The least of `times`, in four chains.
-double Least(const std::vector<double>& times) {
-  double least[4] = {times[0], times[0], times[0], times[0]};
-  size_t i = 0;
-  for (; i + 4 <= times.size(); i += 4) {
-    for (size_t j = 0; j < 4; ++j) least[j] = std::min(least[j], times[i + j]);
-  }
-  for (; i < times.size(); ++i) least[0] = std::min(least[0], times[i]);
-  return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
-}
+constexpr size_t kMostServedKept = 8;
 
 // Sum over `count` flows, a multiple of 8, of what they have sent by the time that a flow of `bytes` has sent all.
 [[gnu::always_inline]] inline double Served(const double* flows, size_t count, double bytes) {
@@ -132,37 +115,51 @@ void RankFinish::FindOnPort(const RouteTable::Port& port, const Busy& busy, cons
   const int64_t* const column = traffic.row(0) + owner;
   const size_t stride = traffic.stride();
   const auto for_peers = [&](auto visit) {
-    if (port.far) visit(0, near_begin, false);
-    if (port.near) visit(near_begin, near_end, true);
-    if (port.far) visit(near_end, routes.ranks(), false);
+    if (port.far) visit(0, near_begin);
+    if (port.near) visit(near_begin, near_end);
+    if (port.far) visit(near_end, routes.ranks());
   };
-  Candidate own{owner, 0, 0, 0};
-  const bool find_own = busy.latest > latest_[owner];
   const double most = k * routes.ranks(), finish = After(links.finish[busy.link]);
-  for_peers([&](int first, int end, bool near) {
-    const bool one_latency = near || routes.one_far_latency();
-    const auto same = static_cast<double>((near ? routes.near_latency() : routes.far_latency()).count());
-    for (int peer = first; peer < end; ++peer) {
-      if (latest_[peer] >= busy.latest && !find_own) continue;
-      const auto bytes = static_cast<double>(outgoing ? row[peer] : column[peer * stride]);
-      const double latency = one_latency ? same : static_cast<double>(routes.latency(owner, peer).count());
-      const double start = std::max(begin, release_[outgoing ? owner : peer]);
-      const double bound = std::min(finish, start + most * bytes) + latency;
-      if (bytes == 0) continue;
-      if (bound > latest_[peer]) candidates_.push_back({peer, bytes, start, latency});
-      if (find_own && bound > latest_[owner] && bytes > own.bytes) own = {owner, bytes, start, latency};
-    }
-  });
-  if (own.bytes > 0) candidates_.push_back(own);
+  // The flow with `peer` as it would end for `rank`, one of the two.
+  const auto candidate = [&](int peer, int rank, double bytes) {
+    const bool near = peer >= near_begin && peer < near_end;
+    const Duration latency = near                       ? routes.near_latency()
+                             : routes.one_far_latency() ? routes.far_latency()
+                                                        : routes.latency(owner, peer);
+    return Candidate{rank, bytes, std::max(begin, release_[outgoing ? owner : peer]),
+                     static_cast<double>(latency.count())};
+  };
+  const auto matters = [&](const Candidate& flow) {
+    return std::min(finish, flow.start + most * flow.bytes) + flow.latency > latest_[flow.rank];
+  };
+  for (const int peer : open_) {
+    const bool near = peer >= near_begin && peer < near_end;
+    if (near ? !port.near : !port.far) continue;
+    const auto bytes = static_cast<double>(outgoing ? row[peer] : column[peer * stride]);
+    if (bytes == 0) continue;
+    const Candidate flow = candidate(peer, peer, bytes);
+    if (matters(flow)) candidates_.push_back(flow);
+  }
+  if (busy.latest > latest_[owner]) {  // Where latencies differ: of its own flows the largest that matters.
+    Candidate own{owner, 0, 0, 0};
+    for_peers([&](int first, int end) {
+      for (int peer = first; peer < end; ++peer) {
+        const auto bytes = static_cast<double>(outgoing ? row[peer] : column[peer * stride]);
+        if (bytes <= own.bytes) continue;
+        const Candidate flow = candidate(peer, owner, bytes);
+        if (matters(flow)) own = flow;
+      }
+    });
+    if (own.bytes > 0) candidates_.push_back(own);
+  }
   if (candidates_.empty()) return;
   flows_.resize(latest_.size());
   double* flow = flows_.data();
-  for_peers([&](int first, int end, bool) {
-    if (outgoing) {
-      for (int peer = first; peer < end; ++peer) *flow++ = static_cast<double>(row[peer]);
-    } else {
-      const int64_t* bytes = column + first * stride;
-      for (int peer = first; peer < end; ++peer, bytes += stride) *flow++ = static_cast<double>(*bytes);
+  for_peers([&](int first, int end) {
+    const int64_t* bytes = outgoing ? row + first : column + first * stride;
+    for (int peer = first; peer < end; ++peer, bytes += outgoing ? 1 : stride) {
+      *flow = static_cast<double>(*bytes);
+      flow += *bytes > 0 ? 1 : 0;
     }
   });
   flows_.resize(static_cast<size_t>(flow - flows_.data()));
@@ -216,7 +213,7 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
   if (traffic.has_from_host()) {
     for (int rank = 0; rank < routes.ranks(); ++rank) longest = std::max(longest, routes.host_latency(rank));
   }
-  double earliest = Least(latest_);
+  const double earliest = *std::min_element(latest_.begin(), latest_.end());
   busy_.clear();
   const auto add = [&](int link, double latency) {
     if (links.bytes[link] == 0) return;
@@ -232,17 +229,14 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
   for (const int link : routes.shared()) add(link, static_cast<double>(longest.count()));
   for (const int link : routes.host_only()) add(link, static_cast<double>(longest.count()));
   std::make_heap(busy_.begin(), busy_.end());
-  bool earliest_moved = false;  // Found again at times: too early only costs a look at a link more.
-  const int most = MostLinksFollowed(routes.ranks());
-  for (int followed = 0; !busy_.empty() && followed < most; ++followed) {
-    if (earliest_moved && busy_.size() % 4 == 0) {
-      earliest = Least(latest_);
-      earliest_moved = false;
-    }
-    if (busy_.front().latest <= earliest) break;
-    const Busy busy = busy_.front();
+  open_.resize(latest_.size());
+  std::iota(open_.begin(), open_.end(), 0);
+  for (; !busy_.empty(); busy_.pop_back()) {
     std::pop_heap(busy_.begin(), busy_.end());
-    busy_.pop_back();
+    const Busy& busy = busy_.back();
+    // A rank that finishes no earlier has nothing to hear of the link, nor of those behind it.
+    std::erase_if(open_, [&](int rank) { return latest_[rank] >= busy.latest; });
+    if (open_.empty()) break;
     candidates_.clear();
     flows_.clear();
     const int p = routes.port_of(busy.link);
@@ -255,9 +249,18 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
     flows_.resize((flows_.size() + 7) / 8 * 8, 0.0);
     const double k = traffic.picoseconds_per_byte(busy.link), finish = After(links.finish[busy.link]);
     const LinkClass link_class = routes.cluster().links()[busy.link].link_class;
+    served_.clear();
     for (const Candidate& candidate : candidates_) {
-      earliest_moved |= latest_[candidate.rank] <= earliest;
-      const double sent = served(flows_.data(), flows_.size(), candidate.bytes);
+      // Flows are often alike: copies of a few tokens.
+      const auto known = std::find_if(served_.begin(), served_.end(),
+                                      [&](const auto& served) { return served.first == candidate.bytes; });
+      double sent;
+      if (known != served_.end()) {
+        sent = known->second;
+      } else {
+        sent = served(flows_.data(), flows_.size(), candidate.bytes);
+        if (served_.size() < kMostServedKept) served_.emplace_back(candidate.bytes, sent);
+      }
       WaitFor(candidate.rank, std::min(finish, candidate.start + k * sent) + candidate.latency, link_class);
     }
   }

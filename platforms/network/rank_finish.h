@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -75,12 +76,14 @@ class RankFinish {
   void FindOnLink(const Busy& busy, const PhaseTraffic& traffic, const SolvedLinks& links);
 
   SimTime origin_{};
-  std::vector<double> release_;   // [ranks]: in picoseconds after the first.
-  std::vector<double> latest_;    // [ranks]: finish so far, in picoseconds after the first release.
-  std::vector<LinkClass> class_;  // [ranks]: of what set it.
-  std::vector<Busy> busy_;        // A heap.
-  std::vector<Largest> largest_;  // [ranks]: to each rank on one link; no bytes between uses.
-  std::vector<double> flows_;     // Bytes of the flows on a link.
+  std::vector<double> release_;                    // [ranks]: in picoseconds after the first.
+  std::vector<double> latest_;                     // [ranks]: finish so far, in picoseconds after the first release.
+  std::vector<LinkClass> class_;                   // [ranks]: of what set it.
+  std::vector<Busy> busy_;                         // A heap.
+  std::vector<Largest> largest_;                   // [ranks]: to each rank on one link; no bytes between uses.
+  std::vector<int> open_;                          // Ranks that finish, so far, before the link in hand.
+  std::vector<double> flows_;                      // Bytes of the flows on a link.
+  std::vector<std::pair<double, double>> served_;  // On it: bytes of a flow, and sum over flows of min(them, these).
   std::vector<Candidate> candidates_;
 };
 

@@ -326,6 +326,7 @@ std::vector<Case> DenseCases() {
     for (Wiring wiring : {Wiring::kLeafSpine, Wiring::kSharedNics, Wiring::kPcie}) {
       cases.push_back({wiring, 32, kind, Background::kNone});
     }
+    cases.push_back({Wiring::kH100, 144, kind, Background::kNone});
   }
   return cases;
 }
@@ -377,6 +378,31 @@ TEST_P(SparseGapTest, PortIsABound) {
   ExpectClose(differences, {.makespan = 0.05, .share = 0.99});
 }
 INSTANTIATE_TEST_SUITE_P(Ranks, SparseGapTest, ::testing::Values(8, 16, 32, 64),
+                         [](const auto& info) { return absl::StrCat(info.param); });
+
+class LargeGroupTest : public ::testing::TestWithParam<int> {};
+
+// A decode step of many ranks: each has 4 tokens that go to 8 ranks, one copy of 14,336 B each.  Of such groups `port`
+// follows only the busiest links to the ranks that they delay.
+TEST_P(LargeGroupTest, RanksOfADecodeStepAreClose) {
+  const int ranks = GetParam();
+  const Cluster cluster = MakeCluster(Wiring::kH100, ranks);
+  RandomStream random(1, "large_group");
+  Differences differences;
+  for (int round = 0; round < 3; ++round) {
+    TrafficMatrix traffic{ranks, std::vector<int64_t>(static_cast<size_t>(ranks) * ranks)};
+    for (int s = 0; s < ranks; ++s) {
+      for (int copy = 0; copy < 4 * 8; ++copy) {
+        const int d = static_cast<int>(random.Below(ranks));
+        if (d != s) traffic.bytes[s * ranks + d] += 14'336;
+      }
+    }
+    const std::vector<Load> loads = {AtOnce(traffic)};
+    differences.Add(FinishesOf("port", cluster, loads), FinishesOf("max_min", cluster, loads));
+  }
+  ExpectClose(differences, {.makespan = 0.05});
+}
+INSTANTIATE_TEST_SUITE_P(Ranks, LargeGroupTest, ::testing::Values(64, 144, 320),
                          [](const auto& info) { return absl::StrCat(info.param); });
 
 // A captured trace: [tokens, layers, top_k] expert ids of one byte each.
