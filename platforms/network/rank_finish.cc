@@ -28,6 +28,9 @@ struct LatestTwo {
 };
 
 constexpr size_t kMostServedKept = 8;
+// In groups of more ranks than this the latest links are followed until they have so many flows for each rank: those
+// behind hardly delay a rank further.  (Each costs the square of the ranks.)
+constexpr size_t kSmallGroup = 64, kFlowsFollowed = 3;
 
 // Sum over `count` flows, a multiple of 8, of what they have sent by the time that a flow of `bytes` has sent all.
 [[gnu::always_inline]] inline double Served(const double* flows, size_t count, double bytes) {
@@ -231,7 +234,8 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
   std::make_heap(busy_.begin(), busy_.end());
   open_.resize(latest_.size());
   std::iota(open_.begin(), open_.end(), 0);
-  for (; !busy_.empty(); busy_.pop_back()) {
+  const size_t most = latest_.size() > kSmallGroup ? kFlowsFollowed * latest_.size() : SIZE_MAX;
+  for (size_t followed = 0; !busy_.empty() && followed < most; busy_.pop_back()) {
     std::pop_heap(busy_.begin(), busy_.end());
     const Busy& busy = busy_.back();
     // A rank that finishes no earlier has nothing to hear of the link, nor of those behind it.
@@ -249,6 +253,7 @@ void RankFinish::WaitForFlows(const PhaseTraffic& traffic, const SolvedLinks& li
     flows_.resize((flows_.size() + 7) / 8 * 8, 0.0);
     const double k = traffic.picoseconds_per_byte(busy.link), finish = After(links.finish[busy.link]);
     const LinkClass link_class = routes.cluster().links()[busy.link].link_class;
+    followed += flows_.size();
     served_.clear();
     for (const Candidate& candidate : candidates_) {
       // Flows are often alike: copies of a few tokens.
