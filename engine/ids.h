@@ -10,6 +10,7 @@ namespace epsim {
 
 enum class LogicalExpert : int32_t {};  // One of the model's E experts in a layer.
 enum class Slot : int32_t {};           // One place that holds a copy of a logical expert; P of them in a layer.
+enum class StagedExpert : int32_t {};   // One place in the host memory of a node that holds a logical expert's weights.
 enum class Layer : int32_t {};          // MoE layer, counted from 0 without the dense layers.
 enum class Rank : int32_t {};           // One GPU of the expert-parallel group.
 enum class Node : int32_t {};           // One NVLink domain.

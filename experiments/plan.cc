@@ -7,6 +7,7 @@
 #include "engine/random_stream.h"
 #include "engine/status_macros.h"
 #include "models/costs/cost_view.h"
+#include "policies/placement/contiguous_placement.h"
 
 namespace epsim {
 namespace {
@@ -50,8 +51,15 @@ absl::StatusOr<Plan> MakePlan(const Experiment& experiment, Assembly& parts,
   plan.seen_steps = load.steps;
   const ModelCostView cost_view(*parts.costs);
   RandomStream random(experiment.seed(), "placement");
-  plan.placement = parts.placement_policy->Place(
-      {.window = load.window, .previous = nullptr, .cost = &cost_view, .random = &random});
+  PlacementRequest request;
+  request.window = load.window;
+  request.cost = &cost_view;
+  request.random = &random;
+  if (load.steps == 0) {  // As a server starts.
+    ASSIGN_OR_RETURN(plan.placement, NewContiguousPlacement(parts.shape)->Place(request));
+  } else {
+    ASSIGN_OR_RETURN(plan.placement, parts.placement_policy->Place(request));
+  }
   return plan;
 }
 

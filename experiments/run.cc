@@ -25,6 +25,7 @@
 #include "experiments/summary.h"
 #include "experiments/timeline.h"
 #include "models/catalogue.h"
+#include "models/routing/placed_routing.h"
 #include "models/simulation/simulation.h"
 
 namespace epsim {
@@ -122,9 +123,7 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   absl::StatusOr<Plan> made = MakePlan(experiment, *parts, new_source, simulation);
   if (!made.ok()) return InFile(resolved.trace_path, made.status());
   const Plan plan = *std::move(made);
-  RandomStream replica_random(experiment.seed(), "replica_choice");
-  const ReplicaTable table = parts->replica_choice->Choose(plan.placement, &replica_random);
-  const std::unique_ptr<TokenRouting> routing = NewTokenRouting(shape, table, parts->communication->detail());
+  PlacedRouting routing(plan.placement, parts->replica_choice.get(), experiment.seed(), parts->communication->detail());
 
   // The replay.
   if (experiment.network().has_simgrid()) {  // Slow: said before, not only in the report.
@@ -157,7 +156,7 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   {
     Progress progress(options.progress_label, plan.scored_steps);
     simulation.progress = &progress;
-    const absl::Status status = Simulate(context, shape, *routing, *plan.scored, simulation);
+    const absl::Status status = Simulate(context, shape, routing, *plan.scored, simulation);
     if (absl::IsFailedPrecondition(status)) return InFile(resolved.manifest.inputs(0).path(), status);
     RETURN_IF_ERROR(status);
   }
@@ -194,7 +193,9 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
         "does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
   }
   for (std::string& note : parts->communication->notes()) facts.notes.push_back(std::move(note));
-  if (plan.seen_steps == 0) facts.notes.push_back("planned without having seen any load");
+  if (plan.seen_steps == 0 && GoesByLoad(experiment.placement())) {
+    facts.notes.push_back("no load had been seen before the scored steps: placed as a server starts, contiguous");
+  }
   if (hindsight) facts.notes.push_back("hindsight: planned on the steps that are scored; a bound, not a policy");
   if (!facts.trace_synthetic.empty()) facts.notes.push_back("synthetic trace: " + facts.trace_synthetic);
   if (facts.resampled) facts.notes.push_back("requests were resampled: the trace has too few for this many ranks");

@@ -11,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "engine/check.h"
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
 #include "engine/whole_file.h"
@@ -21,6 +20,7 @@
 #include "models/costs/cost_model.h"
 #include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
+#include "policies/placement/placement_policy.h"
 #include "traces/workload/step_source.h"
 
 namespace epsim {
@@ -121,17 +121,6 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
 }
 
 }  // namespace
-
-bool GoesByLoad(const PlacementPolicyConfig& config) {
-  switch (config.policy_case()) {
-    case PlacementPolicyConfig::kContiguous:
-    case PlacementPolicyConfig::POLICY_NOT_SET:
-      return false;
-    case PlacementPolicyConfig::kEplb:
-      return true;
-  }
-  EPSIM_CHECK(false);
-}
 
 absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& request) {
   ResolvedExperiment resolved;

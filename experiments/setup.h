@@ -34,7 +34,4 @@ struct ResolvedExperiment {
 // trace that is named must be there and fit the model.
 absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& request);
 
-// Whether a placement policy looks at load at all: only then planning matters, and redundant slots by default.
-bool GoesByLoad(const PlacementPolicyConfig& config);
-
 }  // namespace epsim

@@ -21,7 +21,6 @@
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
 #include "nlohmann/json.hpp"
-#include "policies/placement/eplb_placement.h"
 #include "policies/placement/placement_policy.h"
 
 namespace epsim {
@@ -156,23 +155,9 @@ absl::StatusOr<Placement> Place(const PlaceOptions& options) {
                              .nodes = options.nodes,
                              .expert_groups = options.groups};
   ASSIGN_OR_RETURN(const std::unique_ptr<PlacementPolicy> policy, NewPlacementPolicy(config, shape));
-  // EPLB alone is defined on weights that are no whole numbers.
-  if (config.has_eplb()) {
-    return Eplb(std::vector<float>(load.weight.begin(), load.weight.end()), shape, config.eplb().mode());
-  }
-  std::vector<int64_t> tokens;
-  for (size_t i = 0; i < load.weight.size(); ++i) {
-    const double weight = load.weight[i];
-    if (weight != std::floor(weight) || weight >= 0x1p63) {
-      return absl::InvalidArgumentError(absl::StrCat(options.load, ": weight: layer ", i / load.experts, ", expert ",
-                                                     i % load.experts, ": ", weight, " is not a count of tokens, as ",
-                                                     options.policy, " needs"));
-    }
-    tokens.push_back(static_cast<int64_t>(weight));
-  }
   RandomStream random(options.seed.value_or(1), "placement");
   PlacementRequest request;
-  request.window = {.rows = 1, .layers = load.layers, .experts = load.experts, .tokens = tokens};
+  request.window = {.rows = 1, .layers = load.layers, .experts = load.experts, .tokens = load.weight};
   request.random = &random;
   return policy->Place(request);
 }

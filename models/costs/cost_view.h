@@ -13,7 +13,8 @@ class ModelCostView final : public CostView {
   // `costs` must outlive the view.
   explicit ModelCostView(const CostModel& costs) : costs_(costs) {}
 
-  Duration ExpertTime(absl::Span<const int32_t> tokens_per_slot) const override;
+  Duration ExpertTime(Layer layer, absl::Span<const LogicalExpert> experts,
+                      absl::Span<const int32_t> tokens_per_slot) const override;
 
  private:
   const CostModel& costs_;

@@ -19,14 +19,13 @@ constexpr int kWordRanks = 64;
 // Sources with fewer tokens are not worth setting up the registers for.
 constexpr int kAvx512Tokens = 16;
 
-class TableRouting : public TokenRouting {
+class CountingRouting : public TableRouting {
  public:
-  TableRouting(const PlacementShape& shape, const ReplicaTable& table, const RoutingDetail& detail, InstructionSet set)
+  CountingRouting(const PlacementShape& shape, const ReplicaTable& table, const RoutingDetail& detail, InstructionSet set)
       : shape_(shape), detail_(detail), table_(table) {
     EPSIM_CHECK(table.layers == shape.layers && table.ranks == shape.ranks && table.experts == shape.experts);
     EPSIM_CHECK(shape.ranks > 0 && shape.ranks <= 1 << 16 && shape.slots % shape.ranks == 0);
     EPSIM_CHECK(shape.nodes > 0 && shape.ranks % shape.nodes == 0);
-    EPSIM_CHECK(std::all_of(table.slot.begin(), table.slot.end(), [&](uint16_t slot) { return slot < shape.slots; }));
     for (int slot = 0; slot < shape.slots; ++slot) {
       const size_t rank = Index(shape.rank_of(Slot(slot)));
       rank_of_slot_.push_back(static_cast<uint16_t>(rank));
@@ -35,7 +34,35 @@ class TableRouting : public TokenRouting {
     }
     if (set == InstructionSet::kAvx512 && shape.experts <= Avx512Tokens::kIds &&
         shape.ranks <= Avx512Tokens::kMembers) {
-      MakeAvx512Tables();
+      const size_t entries =
+          static_cast<size_t>(shape.layers) * static_cast<size_t>(shape.ranks) * Avx512Tokens::kIds;
+      rank_of_expert_.resize(entries);
+      if (detail.tokens_to_node) node_of_expert_.resize(entries);
+      varying_experts_.resize(static_cast<size_t>(shape.layers));
+    }
+    for (int layer = 0; layer < shape.layers; ++layer) Refresh(Layer(layer));
+  }
+
+  void Refresh(Layer layer) override {
+    const size_t experts = static_cast<size_t>(shape_.experts);
+    std::vector<bool> varies(experts);
+    const absl::Span<const uint16_t> first = table_.of(layer, Rank(0));
+    size_t row = Index(layer) * static_cast<size_t>(shape_.ranks) * Avx512Tokens::kIds;
+    for (int s = 0; s < shape_.ranks; ++s, row += Avx512Tokens::kIds) {
+      const absl::Span<const uint16_t> slots = table_.of(layer, Rank(s));
+      EPSIM_CHECK(std::all_of(slots.begin(), slots.end(), [&](uint16_t slot) { return slot < shape_.slots; }));
+      if (rank_of_expert_.empty()) continue;
+      for (size_t e = 0; e < experts; ++e) {
+        rank_of_expert_[row + e] = static_cast<uint8_t>(rank_of_slot_[slots[e]]);
+        if (detail_.tokens_to_node) node_of_expert_[row + e] = static_cast<uint8_t>(node_of_slot_[slots[e]]);
+        if (slots[e] != first[e]) varies[e] = true;
+      }
+    }
+    if (rank_of_expert_.empty()) return;
+    std::vector<uint16_t>& varying = varying_experts_[Index(layer)];
+    varying.clear();
+    for (size_t e = 0; e < experts; ++e) {
+      if (varies[e]) varying.push_back(static_cast<uint16_t>(e));
     }
   }
 
@@ -64,30 +91,6 @@ class TableRouting : public TokenRouting {
   }
 
  private:
-  void MakeAvx512Tables() {
-    const size_t layers = static_cast<size_t>(shape_.layers), experts = static_cast<size_t>(shape_.experts);
-    const size_t entries = layers * static_cast<size_t>(shape_.ranks) * Avx512Tokens::kIds;
-    rank_of_expert_.resize(entries);
-    if (detail_.tokens_to_node) node_of_expert_.resize(entries);
-    varying_experts_.resize(layers);
-    size_t row = 0;
-    for (int l = 0; l < shape_.layers; ++l) {
-      const absl::Span<const uint16_t> first = table_.of(Layer(l), Rank(0));
-      std::vector<bool> varies(experts);
-      for (int s = 0; s < shape_.ranks; ++s, row += Avx512Tokens::kIds) {
-        const absl::Span<const uint16_t> slots = table_.of(Layer(l), Rank(s));
-        for (size_t e = 0; e < experts; ++e) {
-          rank_of_expert_[row + e] = static_cast<uint8_t>(rank_of_slot_[slots[e]]);
-          if (detail_.tokens_to_node) node_of_expert_[row + e] = static_cast<uint8_t>(node_of_slot_[slots[e]]);
-          if (slots[e] != first[e]) varies[e] = true;
-        }
-      }
-      for (size_t e = 0; e < experts; ++e) {
-        if (varies[e]) varying_experts_[static_cast<size_t>(l)].push_back(static_cast<uint16_t>(e));
-      }
-    }
-  }
-
   // Adds to *routed, which is zero.
   template <typename Id>
   void CountLayer(const StepBatch& batch, const TokenRange& range, Layer layer, RoutedLayer* routed) const {
@@ -200,7 +203,7 @@ TokenRange WholeBatch(const StepBatch& batch) {
           {batch.rank_begin.begin() + 1, batch.rank_begin.end()}};
 }
 
-std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
+std::unique_ptr<TableRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
                                               const RoutingDetail& detail) {
   return NewTokenRouting(shape, table, detail, SupportedInstructionSets().back());
 }
@@ -221,11 +224,11 @@ std::vector<InstructionSet> SupportedInstructionSets() {
   return sets;
 }
 
-std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
+std::unique_ptr<TableRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
                                               const RoutingDetail& detail, InstructionSet set) {
   const std::vector<InstructionSet> supported = SupportedInstructionSets();
   EPSIM_CHECK(std::find(supported.begin(), supported.end(), set) != supported.end());
-  return std::make_unique<TableRouting>(shape, table, detail, set);
+  return std::make_unique<CountingRouting>(shape, table, detail, set);
 }
 
 }  // namespace epsim

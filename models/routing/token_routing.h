@@ -53,8 +53,15 @@ class TokenRouting {
 // All tokens of the batch.
 TokenRange WholeBatch(const StepBatch& batch);
 
+// A routing by a table that may change.
+class TableRouting : public TokenRouting {
+ public:
+  // The table's part of `layer` has changed.  Not while layers are counted.
+  virtual void Refresh(Layer layer) = 0;
+};
+
 // `table` must outlive the routing.
-std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
+std::unique_ptr<TableRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
                                               const RoutingDetail& detail = {});
 
 enum class InstructionSet {
@@ -65,7 +72,7 @@ const char* InstructionSetName(InstructionSet set);
 // What this machine can run, the fastest last.
 std::vector<InstructionSet> SupportedInstructionSets();
 // REQUIRES: `set` is among SupportedInstructionSets().
-std::unique_ptr<TokenRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
+std::unique_ptr<TableRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
                                               const RoutingDetail& detail, InstructionSet set);
 
 }  // namespace epsim

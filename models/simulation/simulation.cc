@@ -172,7 +172,7 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
     whole = *batch;
     whole.rank_begin = {0, batch->tokens};
     if (load.steps % load.window.steps_per_row == 0) load.tokens.resize(load.tokens.size() + row_size);
-    int64_t* row = load.tokens.data() + load.tokens.size() - row_size;
+    double* const row = load.tokens.data() + load.tokens.size() - row_size;
     workers.ForEach(layers, [&](int layer) {
       if (options.stop.stop_requested()) return;
       routing->Count(whole, WholeBatch(whole), Layer(layer), &routed[layer]);

@@ -31,7 +31,7 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
 // The loads of `steps` steps of `source`, in at most `max_rows` rows: where there are more steps, neighbours are summed
 // (LoadWindow::steps_per_row), so that the total is exact and memory is bounded.
 struct RecordedLoad {
-  std::vector<int64_t> tokens;  // [rows, layers, experts]
+  std::vector<double> tokens;  // [rows, layers, experts]
   LoadWindow window;            // A view of `tokens`.
   int64_t steps = 0;
 };

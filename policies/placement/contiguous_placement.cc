@@ -1,7 +1,8 @@
 #include "policies/placement/contiguous_placement.h"
 
 #include <utility>
-#include <vector>
+
+#include "policies/placement/placement_draft.h"
 
 namespace epsim {
 namespace {
@@ -10,13 +11,14 @@ class ContiguousPlacementPolicy : public PlacementPolicy {
  public:
   explicit ContiguousPlacementPolicy(const PlacementShape& shape) : shape_(shape) {}
 
-  Placement Place(const PlacementRequest&) override {
-    std::vector<LogicalExpert> expert_of_slot;
-    expert_of_slot.reserve(static_cast<size_t>(shape_.layers) * shape_.slots);
-    for (int layer = 0; layer < shape_.layers; ++layer) {
-      for (int slot = 0; slot < shape_.slots; ++slot) expert_of_slot.push_back(LogicalExpert(slot % shape_.experts));
+  absl::StatusOr<Placement> Place(const PlacementRequest& request) override {
+    PlacementDraft draft(shape_, request);
+    for (Layer layer : draft.layers()) {
+      const absl::Span<LogicalExpert> experts = draft.experts_of_slots(layer);
+      for (int slot = 0; slot < shape_.slots; ++slot) experts[slot] = LogicalExpert(slot % shape_.experts);
+      draft.OrderBySlot(layer);
     }
-    return Placement(shape_, std::move(expert_of_slot));
+    return std::move(draft).Finish();
   }
 
  private:

@@ -153,11 +153,12 @@ class EplbPlacementPolicy : public PlacementPolicy {
  public:
   EplbPlacementPolicy(const PlacementShape& shape, EplbPlacement::Mode mode) : shape_(shape), mode_(mode) {}
 
-  Placement Place(const PlacementRequest& request) override {
-    EPSIM_CHECK(request.window.layers == shape_.layers && request.window.experts == shape_.experts);
-    const std::vector<int64_t> total = request.window.Total();
+  absl::StatusOr<Placement> Place(const PlacementRequest& request) override {
+    const std::vector<double> total = request.window.Total();
     const std::vector<float> weight(total.begin(), total.end());
-    return Eplb(weight, shape_, mode_);
+    PlacementDraft draft(shape_, request);
+    FillByEplb(weight, shape_, mode_, &draft);
+    return std::move(draft).Finish();
   }
 
  private:
@@ -191,25 +192,29 @@ absl::Status CheckEplbShape(const PlacementShape& shape, EplbPlacement::Mode mod
   return absl::OkStatus();
 }
 
-Placement Eplb(absl::Span<const float> weight, const PlacementShape& shape, EplbPlacement::Mode mode) {
+void FillByEplb(absl::Span<const float> weight, const PlacementShape& shape, EplbPlacement::Mode mode,
+                PlacementDraft* draft) {
   EPSIM_CHECK(CheckEplbShape(shape, mode).ok());
-  const size_t layers = shape.layers, experts = shape.experts, slots = shape.slots;
-  EPSIM_CHECK(weight.size() == layers * experts);
+  const size_t experts = shape.experts;
+  EPSIM_CHECK(weight.size() == static_cast<size_t>(shape.layers) * experts);
   std::vector<float> layer_weight(experts);
-  std::vector<LogicalExpert> expert_of_slot(layers * slots);
-  std::vector<int32_t> replica_order(layers * slots);
   const bool hierarchical = Hierarchical(shape, mode);
   Balancer balancer(shape, hierarchical ? shape.expert_groups : 1, hierarchical ? shape.nodes : 1);
-  for (size_t layer = 0; layer < layers; ++layer) {
+  for (Layer layer : draft->layers()) {
     for (size_t expert = 0; expert < experts; ++expert) {
-      const float load = weight[layer * experts + expert];
+      const float load = weight[Index(layer) * experts + expert];
       EPSIM_CHECK(std::isfinite(load) && load >= 0);
       layer_weight[expert] = load + 0.0f;  // -0 becomes +0.
     }
-    balancer.RebalanceHierarchical(layer_weight.data(), expert_of_slot.data() + layer * slots,
-                                   replica_order.data() + layer * slots);
+    balancer.RebalanceHierarchical(layer_weight.data(), draft->experts_of_slots(layer).data(),
+                                   draft->replica_order(layer).data());
   }
-  return Placement(shape, std::move(expert_of_slot), replica_order);
+}
+
+Placement Eplb(absl::Span<const float> weight, const PlacementShape& shape, EplbPlacement::Mode mode) {
+  PlacementDraft draft(shape, {});
+  FillByEplb(weight, shape, mode, &draft);
+  return std::move(draft).Finish();
 }
 
 absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewEplbPlacement(const EplbPlacement& config,

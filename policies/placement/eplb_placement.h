@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "policies/placement/placement_draft.h"
 #include "policies/placement/placement_policy.h"
 
 namespace epsim {
@@ -24,6 +25,9 @@ absl::Status CheckEplbShape(const PlacementShape& shape, EplbPlacement::Mode mod
 // of their creation.  REQUIRES: CheckEplbShape(shape, mode) is OK.
 // O(layers * (slots * log ranks + (slots - experts) * log experts)).
 Placement Eplb(absl::Span<const float> weight, const PlacementShape& shape, EplbPlacement::Mode mode);
+// The same for the layers of a draft.
+void FillByEplb(absl::Span<const float> weight, const PlacementShape& shape, EplbPlacement::Mode mode,
+                PlacementDraft* draft);
 
 // Places by the total load of the window, rounded to float32.  No state.
 absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewEplbPlacement(const EplbPlacement& config,

@@ -24,6 +24,7 @@ Placement::Placement(const PlacementShape& shape, std::vector<LogicalExpert> exp
     Slot* const replicas = replicas_.data() + layer * slots;
     int32_t* const begin = replica_begin_.data() + layer * (experts + 1);
     for (size_t slot = 0; slot < slots; ++slot) {
+      if (expert_of_slot[slot] == kNoExpert) continue;
       EPSIM_CHECK(Index(expert_of_slot[slot]) < experts);
       ++begin[Index(expert_of_slot[slot]) + 1];
     }
@@ -34,11 +35,13 @@ Placement::Placement(const PlacementShape& shape, std::vector<LogicalExpert> exp
     if (replica_order.empty()) {
       std::copy(begin, begin + experts, next.begin());
       for (size_t slot = 0; slot < slots; ++slot) {
+        if (expert_of_slot[slot] == kNoExpert) continue;
         replicas[next[Index(expert_of_slot[slot])]++] = Slot(static_cast<int32_t>(slot));
       }
       continue;
     }
     for (size_t slot = 0; slot < slots; ++slot) {
+      if (expert_of_slot[slot] == kNoExpert) continue;
       const size_t expert = Index(expert_of_slot[slot]);
       const int32_t order = replica_order[layer * slots + slot];
       EPSIM_CHECK(order >= 0 && order < begin[expert + 1] - begin[expert]);
@@ -47,6 +50,18 @@ Placement::Placement(const PlacementShape& shape, std::vector<LogicalExpert> exp
       place = Slot(static_cast<int32_t>(slot));
     }
   }
+}
+
+void Placement::TakeLayer(Layer layer, const Placement& other) {
+  EPSIM_CHECK(shape_ == other.shape_ && Index(layer) < static_cast<size_t>(shape_.layers));
+  const auto copy = [layer](const auto& from, size_t row, auto* to) {
+    const auto begin = from.begin() + static_cast<std::ptrdiff_t>(Index(layer) * row);
+    std::copy(begin, begin + static_cast<std::ptrdiff_t>(row),
+              to->begin() + static_cast<std::ptrdiff_t>(Index(layer) * row));
+  };
+  copy(other.experts_of_slots_, static_cast<size_t>(shape_.slots), &experts_of_slots_);
+  copy(other.replicas_, static_cast<size_t>(shape_.slots), &replicas_);
+  copy(other.replica_begin_, static_cast<size_t>(shape_.experts) + 1, &replica_begin_);
 }
 
 absl::Span<const LogicalExpert> Placement::experts_of_slots(Layer layer) const {

@@ -21,14 +21,19 @@ struct PlacementShape {
   int slots_per_rank() const { return slots / ranks; }
   Rank rank_of(Slot slot) const { return Rank(static_cast<int32_t>(Index(slot)) / slots_per_rank()); }
   Node node_of(Rank rank) const { return Node(static_cast<int32_t>(Index(rank)) / (ranks / nodes)); }
+  friend bool operator==(const PlacementShape&, const PlacementShape&) = default;
 };
+
+// In place of an expert: the slot holds none, because its rank has failed.
+inline constexpr LogicalExpert kNoExpert{-1};
 
 // As phy2log, log2phy and logcnt of DeepSeek EPLB.
 class Placement {
  public:
   Placement() = default;
-  // `experts_of_slots` [layers, slots]; `replica_order`, if not empty, gives each slot's rank among the replicas of its
-  // expert [layers, slots] (EPLB's order of creation), else replicas are in ascending slot order.
+  // `experts_of_slots` [layers, slots], kNoExpert where a slot holds none; `replica_order`, if not empty, gives each
+  // slot's rank among the replicas of its expert [layers, slots] (EPLB's order of creation; of no meaning where there is
+  // none), else replicas are in ascending slot order.
   // REQUIRES: every expert has at least one slot in every layer.
   Placement(const PlacementShape& shape, std::vector<LogicalExpert> experts_of_slots,
             absl::Span<const int32_t> replica_order = {});
@@ -39,6 +44,9 @@ class Placement {
   // log2phy: the slots that hold `expert`, the original first.
   absl::Span<const Slot> replicas(Layer layer, LogicalExpert expert) const;
 
+  // Makes `layer` as it is in `other`.  REQUIRES: other has the same shape.
+  void TakeLayer(Layer layer, const Placement& other);
+
   friend bool operator==(const Placement& a, const Placement& b) {
     return a.experts_of_slots_ == b.experts_of_slots_ && a.replicas_ == b.replicas_;
   }
@@ -46,7 +54,7 @@ class Placement {
  private:
   PlacementShape shape_;
   std::vector<LogicalExpert> experts_of_slots_;  // [layers, slots]
-  std::vector<Slot> replicas_;                   // [layers, slots], grouped by expert
+  std::vector<Slot> replicas_;                   // [layers, slots], grouped by expert; the rest is Slot{-1}
   std::vector<int32_t> replica_begin_;           // [layers, experts + 1], into the layer's part of replicas_
 };
 

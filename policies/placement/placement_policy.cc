@@ -1,11 +1,12 @@
 #include "policies/placement/placement_policy.h"
 
-#include <limits>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/status_macros.h"
+#include "policies/placement/checked_placement.h"
 #include "policies/placement/contiguous_placement.h"
 #include "policies/placement/eplb_placement.h"
 
@@ -19,8 +20,22 @@ absl::Status CheckPositive(const char* what, int value) {
   return absl::InvalidArgumentError(absl::StrCat(what, ": ", value, " is not positive; 1 or more would fit"));
 }
 
-// What every policy needs; each adds its own.
-absl::Status CheckShape(const PlacementShape& shape) {
+absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const PlacementPolicyConfig& config,
+                                                                    const PlacementShape& shape) {
+  switch (config.policy_case()) {
+    case PlacementPolicyConfig::kContiguous:
+      return NewContiguousPlacement(shape);
+    case PlacementPolicyConfig::kEplb:
+      return NewEplbPlacement(config.eplb(), shape);
+    case PlacementPolicyConfig::POLICY_NOT_SET:
+      return absl::InvalidArgumentError("placement: no policy is chosen");
+  }
+  return absl::InvalidArgumentError(absl::StrCat("placement: unknown policy ", static_cast<int>(config.policy_case())));
+}
+
+}  // namespace
+
+absl::Status CheckPlacementShape(const PlacementShape& shape) {
   RETURN_IF_ERROR(CheckPositive("layers", shape.layers));
   RETURN_IF_ERROR(CheckPositive("experts", shape.experts));
   RETURN_IF_ERROR(CheckPositive("slots", shape.slots));
@@ -49,35 +64,33 @@ absl::Status CheckShape(const PlacementShape& shape) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-std::vector<int64_t> LoadWindow::Total() const {
+std::vector<double> LoadWindow::Total() const {
   EPSIM_CHECK(rows >= 0 && layers >= 0 && experts >= 0);
   const size_t row_size = static_cast<size_t>(layers) * experts;
   EPSIM_CHECK(tokens.size() == rows * row_size);
-  std::vector<int64_t> total(row_size);
+  std::vector<double> total(row_size);
   for (int row = 0; row < rows; ++row) {
-    for (size_t i = 0; i < row_size; ++i) {
-      const int64_t count = tokens[row * row_size + i];
-      EPSIM_CHECK(count >= 0 && count <= std::numeric_limits<int64_t>::max() - total[i]);
-      total[i] += count;
-    }
+    for (size_t i = 0; i < row_size; ++i) total[i] += tokens[row * row_size + i];
   }
   return total;
 }
 
-absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPlacementPolicy(const PlacementPolicyConfig& config,
-                                                                    const PlacementShape& shape) {
-  RETURN_IF_ERROR(CheckShape(shape));
+bool GoesByLoad(const PlacementPolicyConfig& config) {
   switch (config.policy_case()) {
     case PlacementPolicyConfig::kContiguous:
-      return NewContiguousPlacement(shape);
-    case PlacementPolicyConfig::kEplb:
-      return NewEplbPlacement(config.eplb(), shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
-      return absl::InvalidArgumentError("placement: no policy is chosen");
+      return false;
+    case PlacementPolicyConfig::kEplb:
+      return true;
   }
-  return absl::InvalidArgumentError(absl::StrCat("placement: unknown policy ", static_cast<int>(config.policy_case())));
+  EPSIM_CHECK(false);
+}
+
+absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPlacementPolicy(const PlacementPolicyConfig& config,
+                                                                    const PlacementShape& shape) {
+  RETURN_IF_ERROR(CheckPlacementShape(shape));
+  ASSIGN_OR_RETURN(std::unique_ptr<PlacementPolicy> policy, NewUncheckedPolicy(config, shape));
+  return NewCheckedPlacement(std::move(policy), GoesByLoad(config), shape);
 }
 
 }  // namespace epsim

@@ -4,39 +4,69 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/random_stream.h"
 #include "engine/units.h"
 #include "policies/placement/placement.h"
-#include "policies/policies.pb.h"
+#include "policies/placement/placement.pb.h"
 
 namespace epsim {
 
 // Tokens routed to each logical expert in past steps, oldest first.  A row sums `steps_per_row` consecutive steps.
+// Whole numbers, unless old steps count for less than new ones.
 struct LoadWindow {
   int rows = 0, layers = 0, experts = 0;
   int64_t steps_per_row = 1;
-  absl::Span<const int64_t> tokens;  // [rows, layers, experts]
+  absl::Span<const double> tokens;  // [rows, layers, experts]
 
+  // Of one row and layer.  [experts]
+  absl::Span<const double> of(int row, Layer layer) const {
+    return tokens.subspan((static_cast<size_t>(row) * layers + Index(layer)) * experts, experts);
+  }
   // Sum over rows.  [layers, experts]
-  std::vector<int64_t> Total() const;
+  std::vector<double> Total() const;
+};
+
+// Which experts past tokens chose together: a sample of tokens, the same number in every layer.
+struct CoActivation {
+  int layers = 0, tokens = 0, top_k = 0;
+  absl::Span<const uint16_t> experts;  // [layers, tokens, top_k], logical; kNone where a token has fewer.
+  static constexpr uint16_t kNone = 0xffff;
+
+  absl::Span<const uint16_t> of(Layer layer) const {
+    const size_t size = static_cast<size_t>(tokens) * top_k;
+    return experts.subspan(Index(layer) * size, size);
+  }
+};
+
+// What a profiler has measured of each expert.
+struct ExpertProfile {
+  int layers = 0, experts = 0;
+  absl::Span<const double> time_per_token;  // [layers, experts], in picoseconds.
 };
 
 // What a placement would cost, as far as measurements tell.  Declared here for policies to ask; models implements it.
 class CostView {
  public:
   virtual ~CostView() = default;
-  // Time for one rank to compute an expert layer with `tokens_per_slot` [slots of one rank].
-  virtual Duration ExpertTime(absl::Span<const int32_t> tokens_per_slot) const = 0;
+  // Time for one rank to compute the experts of a layer, `tokens_per_slot` of them for `experts`.  Both [slots of one
+  // rank].
+  virtual Duration ExpertTime(Layer layer, absl::Span<const LogicalExpert> experts,
+                              absl::Span<const int32_t> tokens_per_slot) const = 0;
 };
 
 struct PlacementRequest {
   LoadWindow window;
   const Placement* previous = nullptr;  // In force so far; null before the first plan.
-  const CostView* cost = nullptr;       // Null where nothing has been measured.
-  RandomStream* random = nullptr;       // The policy's own stream.  Never null.
+  // The layers to place, ascending; empty: all.  Others stay as in `previous`, which is then not null.
+  absl::Span<const Layer> layers;
+  const CostView* cost = nullptr;              // Null where nothing has been measured.
+  const ExpertProfile* profile = nullptr;      // Likewise.
+  const CoActivation* co_activation = nullptr;  // Likewise.
+  RandomStream* random = nullptr;              // The policy's own stream.  Never null.
 };
 
 // Equal sequences of requests give equal placements: no clock, no other randomness, no I/O.  A policy may keep state
@@ -47,12 +77,20 @@ class PlacementPolicy {
 
   // REQUIRES: the window has the layers and experts of the policy's shape.
   // ENSURES: every expert has a slot in every layer.
-  virtual Placement Place(const PlacementRequest& request) = 0;
+  // Fails on a load that is not finite or negative; where the policy goes by load, on a window without rows; on a
+  // request that lacks a view the policy decides by.
+  virtual absl::StatusOr<Placement> Place(const PlacementRequest& request) = 0;
 };
 
+// Whether a policy looks at load at all: only then planning matters.
+bool GoesByLoad(const PlacementPolicyConfig& config);
+
 // Fails if `config` names no policy or the policy cannot serve `shape` (slots not divisible by ranks, fewer slots than
-// experts...): the error says what would fit.
+// experts...): the error says what would fit.  The policy checks its requests.
 absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPlacementPolicy(const PlacementPolicyConfig& config,
                                                                     const PlacementShape& shape);
+
+// What every policy needs of a shape; each adds its own.
+absl::Status CheckPlacementShape(const PlacementShape& shape);
 
 }  // namespace epsim

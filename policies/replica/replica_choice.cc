@@ -5,6 +5,14 @@
 
 namespace epsim {
 
+ReplicaTable ReplicaChoice::Choose(const Placement& placement, RandomStream* random) {
+  const PlacementShape& shape = placement.shape();
+  ReplicaTable table{shape.layers, shape.ranks, shape.experts, {}};
+  table.slot.resize(static_cast<size_t>(shape.layers) * shape.ranks * shape.experts);
+  for (int layer = 0; layer < shape.layers; ++layer) ChooseLayer(placement, Layer(layer), random, &table);
+  return table;
+}
+
 absl::StatusOr<std::unique_ptr<ReplicaChoice>> NewReplicaChoice(const ReplicaChoiceConfig& config) {
   switch (config.choice_case()) {
     case ReplicaChoiceConfig::kStaticNearest:

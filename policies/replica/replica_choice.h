@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "engine/random_stream.h"
 #include "policies/placement/placement.h"
-#include "policies/policies.pb.h"
+#include "policies/replica/replica.pb.h"
 
 namespace epsim {
 
@@ -25,8 +25,12 @@ struct ReplicaTable {
 class ReplicaChoice {
  public:
   virtual ~ReplicaChoice() = default;
+  // Fills the part of `layer` in *table, which has the layers, ranks and experts of the placement.
   // ENSURES: every entry is a replica of its expert.
-  virtual ReplicaTable Choose(const Placement& placement, RandomStream* random) = 0;
+  virtual void ChooseLayer(const Placement& placement, Layer layer, RandomStream* random, ReplicaTable* table) = 0;
+
+  // All layers, in order.
+  ReplicaTable Choose(const Placement& placement, RandomStream* random);
 };
 
 absl::StatusOr<std::unique_ptr<ReplicaChoice>> NewReplicaChoice(const ReplicaChoiceConfig& config);

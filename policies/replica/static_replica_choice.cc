@@ -15,22 +15,16 @@ void DrawToFront(absl::Span<uint16_t> items, size_t count, RandomStream& random)
 
 class NearestReplicaChoice : public ReplicaChoice {
  public:
-  ReplicaTable Choose(const Placement& placement, RandomStream* random) override {
+  void ChooseLayer(const Placement& placement, Layer layer, RandomStream* random, ReplicaTable* table) override {
     const PlacementShape& shape = placement.shape();
     EPSIM_CHECK(shape.nodes > 0 && shape.ranks % shape.nodes == 0 && shape.slots % shape.ranks == 0);
     EPSIM_CHECK(shape.slots <= 1 << 16);
     const size_t ranks = shape.ranks, experts = shape.experts;
-    ReplicaTable table{shape.layers, shape.ranks, shape.experts, {}};
-    table.slot.resize(shape.layers * ranks * experts);
-    for (int layer = 0; layer < shape.layers; ++layer) {
-      for (size_t expert = 0; expert < experts; ++expert) {
-        ChooseOne(shape, placement.replicas(Layer(layer), LogicalExpert(static_cast<int32_t>(expert))), *random);
-        for (size_t rank = 0; rank < ranks; ++rank) {
-          table.slot[(layer * ranks + rank) * experts + expert] = static_cast<uint16_t>(choice_[rank]);
-        }
-      }
+    uint16_t* const slot = &table->slot[Index(layer) * ranks * experts];
+    for (size_t expert = 0; expert < experts; ++expert) {
+      ChooseOne(shape, placement.replicas(layer, LogicalExpert(static_cast<int32_t>(expert))), *random);
+      for (size_t rank = 0; rank < ranks; ++rank) slot[rank * experts + expert] = static_cast<uint16_t>(choice_[rank]);
     }
-    return table;
   }
 
  private:

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/status_macros.h"
+#include "models/routing/placed_routing.h"
 #include "models/simulation/simulation.h"
 
 namespace epsim {
@@ -32,20 +33,17 @@ class WitnessedNetwork : public Network {
   Network& network_;
 };
 
-// Passes everything on to `routing`.  For one thread.
-class WitnessedRouting : public TokenRouting {
+// Keeps what it counts.  For one thread.
+class WitnessedRouting : public PlacedRouting {
  public:
-  explicit WitnessedRouting(const TokenRouting* routing) : routing_(*routing) {}
+  using PlacedRouting::PlacedRouting;
 
   void Count(const StepBatch& batch, const TokenRange& range, Layer layer, RoutedLayer* routed) const override {
-    routing_.Count(batch, range, layer, routed);
+    PlacedRouting::Count(batch, range, layer, routed);
     pieces.push_back({static_cast<int>(Index(layer)), range, *routed});
   }
 
   mutable std::vector<SeenPiece> pieces;
-
- private:
-  const TokenRouting& routing_;
 };
 
 int32_t IdAt(const StepBatch& batch, int layer, size_t token, size_t k) {
@@ -110,10 +108,9 @@ absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
     return NewStepSource(experiment.workload(), *run.trace, parts.shape.ranks, experiment.seed());
   };
   ASSIGN_OR_RETURN(run.plan, MakePlan(experiment, parts, new_source, {}));
-  RandomStream random(experiment.seed(), "replica_choice");
-  run.table = parts.replica_choice->Choose(run.plan.placement, &random);
-  const std::unique_ptr<TokenRouting> routing = NewTokenRouting(parts.shape, run.table, parts.communication->detail());
-  WitnessedRouting witnessed_routing(routing.get());
+  WitnessedRouting witnessed_routing(run.plan.placement, parts.replica_choice.get(), experiment.seed(),
+                                     parts.communication->detail());
+  run.table = witnessed_routing.table();
   WitnessedNetwork network(parts.network.get());
   StepWitness witness(&network, &witnessed_routing, &run.steps);
   const ForwardContext context{.model = &resolved.model(),

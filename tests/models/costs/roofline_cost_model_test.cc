@@ -162,7 +162,7 @@ TEST(RooflineStagesTest, IsRoundedUpOnce) {
 
 TEST(ModelCostViewTest, IsTheTimeOfTheRoutedExperts) {
   const auto costs = RoundCosts();
-  EXPECT_EQ(ModelCostView(*costs).ExpertTime(kHistogram), costs->RoutedExperts(kHistogram).time);
+  EXPECT_EQ(ModelCostView(*costs).ExpertTime(Layer{0}, {}, kHistogram), costs->RoutedExperts(kHistogram).time);
 }
 
 std::string Error(const CostConfig& config, const ModelSpec& model, const GpuSpec& gpu) {

@@ -358,7 +358,7 @@ TEST(TokenRoutingDeathTest, RefusesATableOfAnotherShape) {
   const ReplicaTable other_ranks{1, 1, 2, {0, 1}};
   EXPECT_DEATH(NewTokenRouting(shape, other_ranks), "table.ranks == shape.ranks");
   const ReplicaTable beyond{1, 2, 2, {0, 1, 0, 2}};
-  EXPECT_DEATH(NewTokenRouting(shape, beyond), "slot < shape.slots");
+  EXPECT_DEATH(NewTokenRouting(shape, beyond), "slot < shape_.slots");
 }
 
 TEST(TokenRoutingDeathTest, RefusesARangeBeyondTheTokensOfARank) {

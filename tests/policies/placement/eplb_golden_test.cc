@@ -66,11 +66,11 @@ class EplbGoldenCounts : public EplbGolden {};
 
 TEST_P(EplbGoldenCounts, PlacesAWindowOfCountsAsTheReference) {
   // Two rows: a third of the tokens, and the others.
-  std::vector<int64_t> tokens, rest;
+  std::vector<double> tokens, rest;
   for (const Json& layer : case_->at("weight")) {
     for (const Json& value : layer) {
-      tokens.push_back(value.get<int64_t>() / 3);
-      rest.push_back(value.get<int64_t>() - tokens.back());
+      tokens.push_back(static_cast<double>(value.get<int64_t>() / 3));
+      rest.push_back(value.get<double>() - tokens.back());
     }
   }
   tokens.insert(tokens.end(), rest.begin(), rest.end());
@@ -80,7 +80,7 @@ TEST_P(EplbGoldenCounts, PlacesAWindowOfCountsAsTheReference) {
   request.random = &random;
   PlacementPolicyConfig config;
   config.mutable_eplb();
-  ExpectGolden(NewPlacementPolicy(config, shape_).value()->Place(request));
+  ExpectGolden(NewPlacementPolicy(config, shape_).value()->Place(request).value());
 }
 
 std::string Name(const testing::TestParamInfo<const char*>& info) { return info.param; }

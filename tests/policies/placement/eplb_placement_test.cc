@@ -118,7 +118,7 @@ TEST(Eplb, LayersDoNotTouchEachOther) {
   EXPECT_EQ(Log2Phy(both, 1), Log2Phy(Eplb({0, 0, 9, 1}, shape, EplbPlacement::AUTO)));
 }
 
-Placement PlaceTokens(const std::vector<int64_t>& tokens, const PlacementShape& shape) {
+Placement PlaceTokens(const std::vector<double>& tokens, const PlacementShape& shape) {
   RandomStream random(1, "eplb_placement_test");
   PlacementRequest request;
   request.window = {.rows = static_cast<int>(tokens.size() / (shape.layers * shape.experts)),
@@ -126,7 +126,7 @@ Placement PlaceTokens(const std::vector<int64_t>& tokens, const PlacementShape& 
                     .experts = shape.experts,
                     .tokens = tokens};
   request.random = &random;
-  return NewEplbPlacement(EplbPlacement(), shape).value()->Place(request);
+  return NewEplbPlacement(EplbPlacement(), shape).value()->Place(request).value();
 }
 
 // 2^24 + 1 is no float32: it rounds to 2^24 (to even), ties with expert 0, and expert 0 gets the replica.

@@ -1,5 +1,6 @@
 // Does every placement policy keep the promise of placement_policy.h?  Run over every alternative of the oneof: a new
 // policy is covered the day it is declared.
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -46,13 +47,13 @@ class PlacementContract : public testing::TestWithParam<std::string> {
     const std::unique_ptr<PlacementPolicy> policy = New(shape).value();
     std::vector<Placement> placements;
     for (int turn = 0; turn < 3; ++turn) {
-      std::vector<int64_t> tokens(static_cast<size_t>(rows) * shape.layers * shape.experts);
-      for (int64_t& count : tokens) count = static_cast<int64_t>(loads.Below(1 << 20) >> loads.Below(20)) * scale;
+      std::vector<double> tokens(static_cast<size_t>(rows) * shape.layers * shape.experts);
+      for (double& count : tokens) count = static_cast<double>((loads.Below(1 << 20) >> loads.Below(20)) * scale);
       PlacementRequest request;
       request.window = {.rows = rows, .layers = shape.layers, .experts = shape.experts, .tokens = tokens};
       request.previous = placements.empty() ? nullptr : &placements.back();
       request.random = &random;
-      Placement placement = policy->Place(request);
+      Placement placement = policy->Place(request).value();
       placements.push_back(std::move(placement));
     }
     return placements;
@@ -61,7 +62,7 @@ class PlacementContract : public testing::TestWithParam<std::string> {
 
 TEST_P(PlacementContract, GivesEveryExpertASlotInEveryLayer) {
   for (const PlacementShape& shape : kShapes) {
-    for (int rows : {0, 1, 5}) {  // 0: nothing measured yet.
+    for (int rows : {1, 5}) {
       for (const Placement& placement : PlaceInTurn(shape, rows, 1)) {
         for (int layer = 0; layer < shape.layers; ++layer) {
           const absl::Span<const LogicalExpert> experts = placement.experts_of_slots(Layer(layer));
@@ -120,6 +121,50 @@ TEST_P(PlacementContract, RefusesShapesItCannotServeAndSaysWhatWouldFit) {
   EXPECT_THAT(message([](auto& s) { s.expert_groups = 0; }), HasSubstr("expert_groups: 0 is not positive"));
 }
 
+// Layers that are not asked for stay as they are.
+TEST_P(PlacementContract, PlacesTheLayersAskedFor) {
+  for (const PlacementShape& shape : kShapes) {
+    if (shape.layers < 2) continue;
+    const Placement previous = PlaceInTurn(shape, 1, 1)[0];
+    RandomStream random(7, "placement");
+    std::vector<double> tokens(static_cast<size_t>(shape.layers) * shape.experts);
+    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<double>(i * i % 97);
+    const Layer asked[] = {Layer{1}};
+    PlacementRequest request;
+    request.window = {.rows = 1, .layers = shape.layers, .experts = shape.experts, .tokens = tokens};
+    request.previous = &previous;
+    request.layers = asked;
+    request.random = &random;
+    const Placement placement = New(shape).value()->Place(request).value();
+    for (int layer = 0; layer < shape.layers; ++layer) {
+      if (layer == 1) continue;
+      EXPECT_EQ(placement.experts_of_slots(Layer(layer)), previous.experts_of_slots(Layer(layer)));
+      for (int expert = 0; expert < shape.experts; ++expert) {
+        EXPECT_EQ(placement.replicas(Layer(layer), LogicalExpert(expert)),
+                  previous.replicas(Layer(layer), LogicalExpert(expert)));
+      }
+    }
+  }
+}
+
+TEST_P(PlacementContract, RefusesLoadsThatAreNone) {
+  const PlacementShape shape{.layers = 1, .experts = 3, .slots = 3, .ranks = 1};
+  RandomStream random(7, "placement");
+  const auto message = [&](std::vector<double> tokens) {
+    PlacementRequest request;
+    request.window = {.rows = static_cast<int>(tokens.size()) / 3, .layers = 1, .experts = 3, .tokens = tokens};
+    request.random = &random;
+    return std::string(New(shape).value()->Place(request).status().message());
+  };
+  EXPECT_EQ(message({1, 2, 3}), "");
+  EXPECT_THAT(message({1, NAN, 3}), HasSubstr("load of layer 0, expert 1: nan is not a finite number"));
+  EXPECT_THAT(message({1, 2, 3, 1, 2, -0.5}), HasSubstr("load of layer 0, expert 2, row 1: -0.5 is negative"));
+  EXPECT_THAT(message({1, 2, 1e39}), HasSubstr("expert 2: 1e+39 is more than a float32 can hold"));
+  PlacementPolicyConfig config;
+  config.GetReflection()->MutableMessage(&config, config.GetDescriptor()->FindFieldByName(GetParam()));
+  if (GoesByLoad(config)) EXPECT_THAT(message({}), HasSubstr("the window is empty"));
+}
+
 INSTANTIATE_TEST_SUITE_P(EveryPolicy, PlacementContract, testing::ValuesIn(PolicyNames()),
                          [](const auto& info) { return info.param; });
 
@@ -135,11 +180,11 @@ TEST(ContiguousPlacement, RepeatsTheFirstExperts) {
   PlacementPolicyConfig config;
   config.mutable_contiguous();
   RandomStream random(1, "placement");
-  const std::vector<int64_t> tokens = {0, 0, 0, 9, 9, 0, 0, 0};
+  const std::vector<double> tokens = {0, 0, 0, 9, 9, 0, 0, 0};
   PlacementRequest request;
   request.window = {.rows = 1, .layers = 2, .experts = 4, .tokens = tokens};
   request.random = &random;
-  const Placement placement = NewPlacementPolicy(config, shape).value()->Place(request);
+  const Placement placement = NewPlacementPolicy(config, shape).value()->Place(request).value();
   for (Layer layer : {Layer{0}, Layer{1}}) {
     EXPECT_THAT(placement.experts_of_slots(layer),
                 testing::ElementsAre(LogicalExpert{0}, LogicalExpert{1}, LogicalExpert{2}, LogicalExpert{3},
