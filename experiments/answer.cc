@@ -5,20 +5,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "experiments/human_bytes.h"
+#include "experiments/rebalance_report.h"
 #include "experiments/series.h"
 
 namespace epsim {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// Bytes in the unit that leaves one to three digits before the point.
-std::string HumanBytes(double bytes) {
-  static constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB", "PB"};
-  int unit = 0;
-  while (bytes >= 999.5 && unit < 5) bytes /= 1000, ++unit;
-  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.3g %s", bytes, kUnits[unit]);
-}
 
 // "+- 0.3 %" of the mean, or nothing where there is no interval.
 std::string PlusMinus(const Json& interval, double mean) {
@@ -98,6 +92,7 @@ std::string AnswerText(const Json& s) {
   absl::StrAppend(&text, "  communication     ", s["communication"]["strategy"].get<std::string>(),
                   sms > 0 ? absl::StrCat(", on ", sms, " SMs") : "",
                   buffers > 0 ? absl::StrCat(", buffers of ", HumanBytes(buffers), " a GPU") : "", "\n");
+  text += RebalancesText(s["rebalancing"]);
   absl::StrAppendFormat(&text, "  trace             %s: %d steps scored (%d tokens of %d), %d planned on%s; %s\n",
                         s["trace"]["hash"].get<std::string>(), s["trace"]["steps"].get<int64_t>(),
                         s["trace"]["scored_tokens"].get<int64_t>(), s["trace"]["tokens"].get<int64_t>(),

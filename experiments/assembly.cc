@@ -1,6 +1,7 @@
 #include "experiments/assembly.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -65,6 +66,15 @@ absl::Status CheckBackend(const ResolvedExperiment& resolved, const Communicatio
   return absl::OkStatus();
 }
 
+// Whether weights can come from where the experiment has them come from.
+absl::Status CheckMigration(const RebalanceConfig& rebalance, const PlatformSpec& platform) {
+  if (rebalance.has_none() || rebalance.migration().source() != MigrationConfig::HOST || platform.has_pcie()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "rebalance.migration.source: HOST, but the platform states no PCIe between GPU and host; PEER would do");
+}
+
 absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment& resolved) {
   const Experiment& experiment = resolved.experiment();
   const PlatformSpec& platform = resolved.manifest.platform();
@@ -81,6 +91,10 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
                                                            .precision = experiment.costs().precision(),
                                                            .slots = parts->shape.slots,
                                                            .max_tokens_per_rank = MostTokensPerRank(experiment)}));
+  RETURN_IF_ERROR(CheckMigration(experiment.rebalance(), platform));
+  ASSIGN_OR_RETURN(const BytesPerSecond memory_bandwidth, ParseHardwareBandwidth(platform.gpu().memory_bandwidth()));
+  parts->copy_rate = BytesPerSecond(std::llround(static_cast<double>(memory_bandwidth.count()) *
+                                                 experiment.costs().roofline().memory_efficiency()));
   RETURN_IF_ERROR(CheckSchedule(experiment.schedule(), *parts->communication, resolved.model(), platform.gpu()));
   RETURN_IF_ERROR(CheckBackend(resolved, *parts->communication, &parts->notes));
   ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));

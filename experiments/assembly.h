@@ -22,6 +22,7 @@ struct Assembly {
   std::unique_ptr<ReplicaChoice> replica_choice;
   std::unique_ptr<CostModel> costs;
   std::unique_ptr<Communication> communication;
+  BytesPerSecond copy_rate{1};  // Of a GPU's memory, as kernels reach it.
   // What the reader of a report must know of how the parts go together.
   std::vector<std::string> notes;
   EventQueue queue;

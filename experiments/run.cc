@@ -20,11 +20,13 @@
 #include "experiments/aggregate_load.h"
 #include "experiments/assembly.h"
 #include "experiments/plan.h"
+#include "experiments/rebalance_report.h"
 #include "experiments/report_folder.h"
 #include "experiments/steps_csv.h"
 #include "experiments/summary.h"
 #include "experiments/timeline.h"
 #include "models/catalogue.h"
+#include "models/costs/cost_view.h"
 #include "models/routing/placed_routing.h"
 #include "models/simulation/simulation.h"
 
@@ -80,13 +82,6 @@ std::string PrintPrecision(const Precision& precision) {
 }
 
 }  // namespace
-
-std::string PlacementName(const Experiment& experiment) {
-  const auto* oneof = PlacementPolicyConfig::descriptor()->FindOneofByName("policy");
-  const PlacementPolicyConfig& config = experiment.placement();
-  const auto* field = config.GetReflection()->GetOneofFieldDescriptor(config, oneof);
-  return field == nullptr ? "none" : field->name();
-}
 
 std::string JsonText(const nlohmann::ordered_json& json) {
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
@@ -153,10 +148,19 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
                          .queue = &parts->queue,
                          .observers = {&meter, &aggregate, &strategies}};
   if (timeline.has_value()) context.observers.push_back(&*timeline);
+  RandomStream placement_random(experiment.seed(), "rebalance");
+  const ModelCostView cost_view(*parts->costs);
+  RebalanceSetup rebalance{.config = experiment.rebalance(),
+                           .policy = parts->placement_policy.get(),
+                           .cost_view = &cost_view,
+                           .expert_bytes = ExpertBytes(model, experiment.costs().precision().expert_weights()),
+                           .copy_rate = parts->copy_rate,
+                           .random = &placement_random};
+  Simulation replay(context, &routing, std::move(rebalance));
   {
     Progress progress(options.progress_label, plan.scored_steps);
     simulation.progress = &progress;
-    const absl::Status status = Simulate(context, shape, routing, *plan.scored, simulation);
+    const absl::Status status = Replay(*plan.scored, {&replay}, simulation);
     if (absl::IsFailedPrecondition(status)) return InFile(resolved.manifest.inputs(0).path(), status);
     RETURN_IF_ERROR(status);
   }
@@ -165,7 +169,7 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   const bool hindsight = experiment.planning().has_hindsight();
   const Bytes expert_bytes =
       ExpertBytes(model, experiment.costs().precision().expert_weights()) * shape.slots_per_rank() * shape.layers;
-  RunFacts facts{.placement = PlacementName(experiment),
+  RunFacts facts{.placement = PlacementName(experiment.placement()),
                  .hindsight = hindsight,
                  .model = model.name(),
                  .platform = experiment.platform(),
@@ -187,6 +191,7 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
                  .expert_bytes_per_gpu = expert_bytes,
                  .gpu_memory = *ParseBytes(resolved.manifest.platform().gpu().memory()),
                  .precision = PrintPrecision(experiment.costs().precision()),
+                 .rebalancing = RebalancesJson(experiment.rebalance(), replay.rebalances()),
                  .notes = parts->notes};
   if (facts.expert_bytes_per_gpu + facts.footprint.buffers > facts.gpu_memory) {
     facts.notes.push_back(
@@ -202,6 +207,9 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   if (facts.counts_only) {
     facts.notes.push_back(
         "the trace has counts only: traffic is its expectation if tokens chose experts independently");
+  }
+  if (experiment.rebalance().measure_planning_time()) {
+    facts.notes.push_back("plans took what they took on this machine: another run gives another report");
   }
   if (facts.missing_ids > 0) facts.notes.push_back(absl::StrCat(facts.missing_ids, " ids were not captured"));
   RunReport report{.summary = summary.Json(facts), .step_time_us = summary.step_time_us()};

@@ -35,7 +35,4 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
 // that a user gave) are replaced.
 std::string JsonText(const nlohmann::ordered_json& json);
 
-// The name of the experiment's placement policy, as the schema spells it.
-std::string PlacementName(const Experiment& experiment);
-
 }  // namespace epsim

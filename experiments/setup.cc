@@ -21,6 +21,7 @@
 #include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
 #include "policies/placement/placement_policy.h"
+#include "policies/rebalance/rebalance_config.h"
 #include "traces/workload/step_source.h"
 
 namespace epsim {
@@ -105,6 +106,20 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   }
   if (planning->max_rows() == 0) planning->set_max_rows(32);
   if (planning->max_rows() > 4096) return error("planning.max_rows: ", planning->max_rows(), " is more than 4096");
+
+  absl::StatusOr<RebalanceConfig> rebalance = CompleteRebalanceConfig(experiment->rebalance());
+  if (!rebalance.ok()) return error(rebalance.status().message());
+  *experiment->mutable_rebalance() = *std::move(rebalance);
+  if (!experiment->rebalance().has_none()) {
+    if (!GoesByLoad(*placement)) {
+      return error("rebalance: placement ", PlacementName(*placement), " does not go by load: it would change nothing");
+    }
+    if (planning->has_hindsight()) {
+      return error(
+          "rebalance: a placement planned in hindsight is a bound that stays as it is; planning.past would do");
+    }
+  }
+  if (experiment->rebalance().has_online()) experiment->mutable_schedule()->set_load_statistics(true);
 
   *experiment->mutable_communication() = CompleteCommunicationConfig(experiment->communication());
   absl::StatusOr<ScheduleConfig> schedule = CompleteScheduleConfig(experiment->schedule());

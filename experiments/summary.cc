@@ -148,6 +148,8 @@ Json Summary::Json(const RunFacts& run) const {
     json["provenance"][std::string(Name(static_cast<CostSource>(source)))] = Seconds(by_source_[source]) / seconds;
   }
 
+  json["rebalancing"] = run.rebalancing;
+
   JsonObject& trace = json["trace"];
   trace["hash"] = run.trace_hash;
   trace["tokens"] = run.trace_tokens;

@@ -26,6 +26,7 @@ struct RunFacts {
   CommunicationFootprint footprint;
   Bytes expert_bytes_per_gpu, gpu_memory;
   std::string precision;
+  nlohmann::ordered_json rebalancing;  // rebalance_report.h
   std::vector<std::string> notes;  // What the reader must know to judge the figures.
 };
 

@@ -26,6 +26,8 @@ std::string_view Name(CostSource source) {
       return "replay";
     case CostSource::kNetwork:
       return "network";
+    case CostSource::kGiven:
+      return "given";
   }
   EPSIM_CHECK(!"a known cost source");
   __builtin_unreachable();

@@ -16,8 +16,8 @@
 namespace epsim {
 
 // Where a predicted time comes from.
-enum class CostSource : uint8_t { kRoofline, kMeasured, kReplay, kNetwork };
-inline constexpr int kCostSources = 4;
+enum class CostSource : uint8_t { kRoofline, kMeasured, kReplay, kNetwork, kGiven };  // kGiven: by the configuration.
+inline constexpr int kCostSources = 5;
 std::string_view Name(CostSource source);  // "roofline", ...
 
 struct Cost {

@@ -28,6 +28,10 @@ std::string_view Name(StageKind kind) {
       return "combine";
     case StageKind::kLmHead:
       return "lm_head";
+    case StageKind::kPlanning:
+      return "planning";
+    case StageKind::kMigration:
+      return "migration";
   }
   EPSIM_CHECK(false);
 }

@@ -23,8 +23,10 @@ enum class StageKind : uint8_t {
   kFusedExperts,  // Dispatch, experts and combine in one kernel.
   kCombine,
   kLmHead,
+  kPlanning,   // Serving stands still while a placement is planned,
+  kMigration,  // or while weights move.
 };
-inline constexpr int kStageKinds = 11;
+inline constexpr int kStageKinds = 13;
 
 std::string_view Name(StageKind kind);  // "attention", "dense_mlp", ...
 
@@ -32,9 +34,16 @@ std::string_view Name(StageKind kind);  // "attention", "dense_mlp", ...
 enum class GpuStream : uint8_t { kCompute, kCommunication };
 // A fused kernel computes and keeps the links busy: it holds both streams, and counts as computing.
 constexpr GpuStream StreamOf(StageKind kind) {
-  return kind == StageKind::kStatistics || kind == StageKind::kDispatch || kind == StageKind::kCombine
-             ? GpuStream::kCommunication
-             : GpuStream::kCompute;
+  switch (kind) {
+    case StageKind::kStatistics:
+    case StageKind::kDispatch:
+    case StageKind::kCombine:
+    case StageKind::kPlanning:
+    case StageKind::kMigration:
+      return GpuStream::kCommunication;
+    default:
+      return GpuStream::kCompute;
+  }
 }
 
 // One stage of one layer, with one start and one finish per rank.

@@ -17,7 +17,11 @@ SimTime Latest(absl::Span<const SimTime> times) { return *std::max_element(times
 }  // namespace
 
 ForwardPass::ForwardPass(ForwardContext context)
-    : context_(std::move(context)), ranks_(context_.cluster->ranks()), head_(ranks_), release_(ranks_) {
+    : context_(std::move(context)),
+      ranks_(context_.cluster->ranks()),
+      head_(ranks_),
+      release_(ranks_),
+      gates_(context_.model->moe_layers()) {
   EPSIM_CHECK(context_.schedule.kind_case() != ScheduleConfig::KIND_NOT_SET);
   for (Flight* flight : {&last_, &next_}) {
     flight->ready.resize(ranks_);
@@ -44,7 +48,31 @@ void ForwardPass::Begin(const Program& program, const StepWork& work) {
   reported_ = 0;
   last_.operation = next_.operation = -1;
   shown_ = shown_hooks_ = 0;
+  held_ = false;
+  for (Gate& gate : gates_) {
+    gate.opened = begin_;
+    gate.wait = {};
+  }
   Advance();
+}
+
+void ForwardPass::Close(Layer layer) {
+  EPSIM_CHECK(done_);
+  gates_[Index(layer)].closed = true;
+}
+
+void ForwardPass::Open(Layer layer) {
+  Gate& gate = gates_[Index(layer)];
+  gate.closed = false;
+  gate.opened = context_.queue->now();
+  if (held_) Advance();
+}
+
+bool ForwardPass::AnyClosed(absl::Span<const int> computing) const {
+  return std::any_of(computing.begin(), computing.end(), [&](int place) {
+    const Operation& operation = program_->operations[place];
+    return operation.kind == StageKind::kRouter && gates_[operation.moe_layer].closed;
+  });
 }
 
 void ForwardPass::CostBatch() {
@@ -78,7 +106,12 @@ void ForwardPass::CostBatch() {
 }
 
 void ForwardPass::Advance() {
-  for (const int operation : program_->computing[reported_]) Compute(operation);
+  held_ = AnyClosed(program_->computing[reported_]);
+  if (held_) return;
+  for (const int operation : program_->computing[reported_]) {
+    Compute(operation);
+    if (program_->operations[operation].kind == StageKind::kRouter) WaitForWeights(operation);
+  }
   if (static_cast<size_t>(reported_) == program_->exchanges.size()) return Finish();
   StartExchange(program_->exchanges[reported_]);
 }
@@ -124,6 +157,8 @@ const Cost* ForwardPass::CostsOf(const Operation& operation) const {
     case StageKind::kStatistics:
     case StageKind::kDispatch:
     case StageKind::kCombine:
+    case StageKind::kPlanning:
+    case StageKind::kMigration:
       break;
   }
   EPSIM_CHECK(!"a computing operation");
@@ -149,6 +184,21 @@ void ForwardPass::Compute(int operation) {
     }
     if (op.beside_exchange) time = AtSpeed(time, sms_left_);
     finish[rank] = start[rank] + time;
+  }
+}
+
+void ForwardPass::WaitForWeights(int router) {
+  const SimTime opened = gates_[program_->operations[router].moe_layer].opened;
+  SimTime* const finish = finish_of(router);
+  for (size_t rank = 0; rank < ranks_; ++rank) finish[rank] = std::max(finish[rank], opened);
+}
+
+void ForwardPass::NoteWait(int router) {
+  const Operation& op = program_->operations[router];
+  Gate& gate = gates_[op.moe_layer];
+  for (size_t rank = 0; rank < ranks_; ++rank) {
+    if (finish_of(router)[rank] != gate.opened) continue;
+    gate.wait = std::max(gate.wait, gate.opened - (start_of(router)[rank] + CostsOf(op)[rank].time));
   }
 }
 
@@ -250,6 +300,7 @@ void ForwardPass::ShowFinal(int exchanges) {
     const Operation& operation = program_->operations[shown_];
     if (operation.exchanges >= exchanges) return;
     const int place = static_cast<int>(shown_);
+    if (operation.kind == StageKind::kRouter) NoteWait(place);
     show_hooks(operation, false);
     const StageRecord record{.kind = operation.kind,
                              .layer = operation.layer,

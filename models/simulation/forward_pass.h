@@ -48,6 +48,14 @@ class ForwardPass {
   void Begin(const Program& program, const StepWork& work);
   bool done() const { return done_; }
 
+  // The weights of a MoE layer are being changed from now on: its router does not finish before Open().  REQUIRES: no
+  // step is under way.
+  void Close(Layer layer);
+  // They are there, on all ranks.
+  void Open(Layer layer);
+  // How long the layer's router, of the rank that waited longest, waited for Open() in the step that has ended.
+  Duration wait_for_weights(Layer layer) const { return gates_[Index(layer)].wait; }
+
  private:
   using Times = std::vector<SimTime>;
 
@@ -61,11 +69,23 @@ class ForwardPass {
     CostSource source{};          // Of `least`.
   };
 
+  // Keeps a layer from running while its weights change.
+  struct Gate {
+    bool closed = false;
+    SimTime opened;
+    Duration wait{};
+  };
+
   void CostBatch();
+  // Whether an operation of `computing` waits for weights.
+  bool AnyClosed(absl::Span<const int> computing) const;
   // Runs what waits for the exchanges so far and for no other, and starts the exchange behind it; or, where it is under
   // way, tells the network of its new releases.  All of that is a function of the finishes so far.
   void Advance();
   void Compute(int operation);
+  // A router finishes no earlier than its layer's weights are there.
+  void WaitForWeights(int router);
+  void NoteWait(int router);
   void StartExchange(int operation);
   // The exchange of an operation, and what it takes beside the network, into exchange_ and `flight`.
   void MakeExchange(const Operation& operation, Flight* flight);
@@ -108,6 +128,8 @@ class ForwardPass {
   Times release_;
   Exchange exchange_, combine_;
   uint64_t finish_event_ = 0;  // Only the newest scheduled end counts.
+  std::vector<Gate> gates_;    // [MoE layers]
+  bool held_ = false;          // Advance() waits for a gate.
 };
 
 }  // namespace epsim

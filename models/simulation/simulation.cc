@@ -1,41 +1,16 @@
 #include "models/simulation/simulation.h"
 
-#include <tbb/global_control.h>
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-
 #include <algorithm>
-#include <deque>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "models/schedule/schedule_config.h"
 #include "models/simulation/step_work.h"
+#include "models/simulation/workers.h"
 
 namespace epsim {
 namespace {
-
-// Threads for the layers of a step.
-class Workers {
- public:
-  explicit Workers(int threads)
-      : limit_(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(threads)), arena_(threads) {}
-
-  // body(i) for 0 <= i < n.  The bodies write to places of their own.
-  template <typename Body>
-  void ForEach(int n, const Body& body) {
-    if (arena_.max_concurrency() == 1) {
-      for (int i = 0; i < n; ++i) body(i);
-    } else {
-      arena_.execute([&] { tbb::parallel_for(0, n, body); });
-    }
-  }
-
- private:
-  tbb::global_control limit_;  // More threads than cores are allowed: the number asked for is the number used.
-  tbb::task_arena arena_;
-};
 
 // With kLongestStep for each of the three stages of an exchange, in each of the most layers that a model may have, a
 // step that starts before this ends well before the end of time.
@@ -59,91 +34,97 @@ absl::Status OfStep(const StepBatch& batch, const absl::Status& status) {
                                                   " tokens: ", absl::string_view(status.message())));
 }
 
-// The programs that steps have needed, as a program can be long and a run has few shapes of batch.
-class ProgramStore {
- public:
-  // Valid until the next call.
-  const Program& Get(const ForwardContext& context, const ProgramFacts& facts, const BatchShape& shape) {
-    for (const Entry& entry : entries_) {
-      if (entry.facts == facts && entry.shape == shape) return entry.program;
-    }
-    if (entries_.size() == kMost) entries_.pop_front();
-    entries_.push_back({facts, shape, MakeProgram(context.schedule, *context.model, facts, shape)});
-    return entries_.back().program;
-  }
-
- private:
-  static constexpr size_t kMost = 16;
-  struct Entry {
-    ProgramFacts facts;
-    BatchShape shape;
-    Program program;
-  };
-  std::deque<Entry> entries_;
-};
-
 }  // namespace
 
-absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
-                      StepSource& source, const SimulationOptions& options) {
-  const int layers = shape.layers;
-  Workers workers(options.threads);
-  StepWork work;
-  std::vector<RoutedLayer> whole;  // Where a layer has several pieces.
-  std::vector<Duration> expert_time(static_cast<size_t>(layers) * shape.ranks);
-  const bool quantizes = context.costs->Quantize(1).time > Duration{};
-  ProgramStore programs;
-  ForwardPass pass(context);
-  int64_t steps = 0;
-  while (true) {
-    RETURN_IF_ERROR(options.stop.Check());
-    ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(context.queue->now()));
-    if (batch == nullptr) return absl::OkStatus();
-    absl::StatusOr<BatchSplit> split = SplitBatch(context.schedule, *batch);
-    if (!split.ok()) return OfStep(*batch, split.status());
-    const absl::Status admitted = context.communication->Admit(
-        {.max_tokens_per_rank = split->max_tokens_per_rank,
-         .chunks = split->shape.chunks,
-         .prefill = std::any_of(batch->attention.begin(), batch->attention.end(),
-                                [](const AttentionLoad& load) { return load.decode_tokens < load.tokens; })});
-    if (!admitted.ok()) return OfStep(*batch, admitted);
-    const ProgramFacts facts = FactsOf(context.schedule, *context.communication, quantizes);
-    PrepareStep(
-        *batch, *std::move(split),
-        {.padding = context.schedule.has_external() ? context.schedule.external().padding() : ExternalSchedule::NEVER,
-         .gathers_rows = GathersRows(*context.communication),
-         .has_dispatch = facts.has_dispatch,
-         .quantizes_received = facts.quantization == Quantization::kAfterDispatch},
-        layers, &work);
-    const bool in_pieces = work.pieces() > 1 || work.padded;
-    whole.resize(in_pieces ? layers : 0);
-    workers.ForEach(layers, [&](int layer) {
-      if (options.stop.stop_requested()) return;
-      RouteLayer(routing, *context.costs, *context.cluster, shape, layer, &work);
-      if (in_pieces) AddUpPieces(work, layer, &whole[layer]);
-      for (int rank = 0; rank < shape.ranks; ++rank) {
-        Duration& time = expert_time[static_cast<size_t>(layer) * shape.ranks + rank];
-        time = Duration{};
-        for (int piece = layer * work.pieces(); piece < (layer + 1) * work.pieces(); ++piece) {
-          time += work.expert_costs[static_cast<size_t>(piece) * shape.ranks + rank].time;
-        }
-      }
-    });
-    RETURN_IF_ERROR(options.stop.Check());
-    const SimTime start = context.queue->now();
-    pass.Begin(programs.Get(context, facts, work.split.shape), work);
-    while (!pass.done()) {
-      RETURN_IF_ERROR(options.stop.Check());
-      context.queue->Step();
-      RETURN_IF_ERROR(CheckStepTime(*batch, start, context.queue->now()));
+Simulation::Simulation(const ForwardContext& context, PlacedRouting* routing, RebalanceSetup rebalance)
+    : context_(context),
+      routing_(routing),
+      shape_(routing->placement().shape()),
+      quantizes_(context.costs->Quantize(1).time > Duration{}),
+      pass_([&] {
+        ForwardContext watched = context;
+        watched.observers.push_back(this);
+        return watched;
+      }()),
+      expert_time_(static_cast<size_t>(shape_.layers) * shape_.ranks) {
+  if (rebalance.config.mode_case() == RebalanceConfig::MODE_NOT_SET || rebalance.config.has_none()) return;
+  rebalancer_ = std::make_unique<Rebalancer>(std::move(rebalance), context_, routing, &pass_);
+}
+
+Simulation::~Simulation() = default;
+
+void Simulation::OnHook(const HookRecord& hook) {
+  if (rebalancer_ != nullptr) rebalancer_->OnHook(hook);
+}
+
+const std::deque<RebalanceRecord>& Simulation::rebalances() const {
+  static const std::deque<RebalanceRecord> kNone;
+  return rebalancer_ == nullptr ? kNone : rebalancer_->records();
+}
+
+absl::Status Simulation::RunStep(const StepBatch& batch, Workers& workers, const StopToken& stop) {
+  const SimTime start = context_.queue->now();
+  absl::StatusOr<BatchSplit> split = SplitBatch(context_.schedule, batch);
+  if (!split.ok()) return OfStep(batch, split.status());
+  const absl::Status admitted = context_.communication->Admit(
+      {.max_tokens_per_rank = split->max_tokens_per_rank,
+       .chunks = split->shape.chunks,
+       .prefill = std::any_of(batch.attention.begin(), batch.attention.end(),
+                              [](const AttentionLoad& load) { return load.decode_tokens < load.tokens; })});
+  if (!admitted.ok()) return OfStep(batch, admitted);
+  if (rebalancer_ != nullptr) {
+    if (absl::Status status = rebalancer_->BeforeStep(batch.index, stop); !status.ok()) {
+      return absl::IsCancelled(status) ? status : OfStep(batch, status);
     }
-    const StepRecord record{.start = start,
-                            .finish = context.queue->now(),
-                            .batch = batch,
-                            .layers = in_pieces ? whole : work.routed,
-                            .expert_time = expert_time};
-    for (Observer* observer : context.observers) observer->OnStepEnd(record);
-    if (options.progress != nullptr) options.progress->Set(++steps);
+  }
+
+  const ProgramFacts facts = FactsOf(context_.schedule, *context_.communication, quantizes_);
+  PrepareStep(
+      batch, *std::move(split),
+      {.padding = context_.schedule.has_external() ? context_.schedule.external().padding() : ExternalSchedule::NEVER,
+       .gathers_rows = GathersRows(*context_.communication),
+       .has_dispatch = facts.has_dispatch,
+       .quantizes_received = facts.quantization == Quantization::kAfterDispatch},
+      shape_.layers, &work_);
+  const bool in_pieces = work_.pieces() > 1 || work_.padded;
+  whole_.resize(in_pieces ? shape_.layers : 0);
+  workers.ForEach(shape_.layers, [&](int layer) {
+    if (stop.stop_requested()) return;
+    RouteLayer(*routing_, *context_.costs, *context_.cluster, shape_, layer, &work_);
+    if (in_pieces) AddUpPieces(work_, layer, &whole_[layer]);
+    for (int rank = 0; rank < shape_.ranks; ++rank) {
+      Duration& time = expert_time_[static_cast<size_t>(layer) * shape_.ranks + rank];
+      time = Duration{};
+      for (int piece = layer * work_.pieces(); piece < (layer + 1) * work_.pieces(); ++piece) {
+        time += work_.expert_costs[static_cast<size_t>(piece) * shape_.ranks + rank].time;
+      }
+    }
+  });
+  RETURN_IF_ERROR(stop.Check());
+  const std::vector<RoutedLayer>& layers = in_pieces ? whole_ : work_.routed;
+  if (rebalancer_ != nullptr) rebalancer_->StepStarts(layers);
+  pass_.Begin(programs_.Get(context_, facts, work_.split.shape), work_);
+  while (!pass_.done()) {
+    RETURN_IF_ERROR(stop.Check());
+    context_.queue->Step();
+    RETURN_IF_ERROR(CheckStepTime(batch, start, context_.queue->now()));
+  }
+  if (rebalancer_ != nullptr) rebalancer_->StepEnded();
+  const StepRecord record{
+      .start = start, .finish = context_.queue->now(), .batch = &batch, .layers = layers, .expert_time = expert_time_};
+  for (Observer* observer : context_.observers) observer->OnStepEnd(record);
+  return absl::OkStatus();
+}
+
+absl::Status Replay(StepSource& source, absl::Span<Simulation* const> simulations, const SimulationOptions& options) {
+  Workers workers(options.threads);
+  for (int64_t steps = 0;; ++steps) {
+    if (options.progress != nullptr) options.progress->Set(steps);
+    RETURN_IF_ERROR(options.stop.Check());
+    // No batching depends on time yet: every alternative gets the same steps.
+    ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(SimTime{}));
+    if (batch == nullptr) return absl::OkStatus();
+    for (Simulation* simulation : simulations) RETURN_IF_ERROR(simulation->RunStep(*batch, workers, options.stop));
   }
 }
 

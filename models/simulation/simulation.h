@@ -1,20 +1,26 @@
-// The replay: step after step is asked of the source, routed, costed, run on the simulated cluster and shown to the
-// observers.
+// The replay: step after step is asked of the source, routed, costed, run on one simulated cluster or several, and
+// shown to their observers.
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "engine/progress.h"
 #include "engine/stop_token.h"
-#include "models/routing/token_routing.h"
+#include "models/routing/placed_routing.h"
 #include "models/simulation/forward_pass.h"
-#include "policies/placement/placement.h"
+#include "models/simulation/program_store.h"
+#include "models/simulation/rebalancer.h"
 #include "policies/placement/placement_policy.h"
 #include "traces/workload/step_source.h"
 
 namespace epsim {
+
+class Workers;
 
 struct SimulationOptions {
   int threads = 1;  // Layers of a step are counted in parallel; the report does not depend on it.
@@ -22,17 +28,46 @@ struct SimulationOptions {
   Progress* progress = nullptr;  // May be null.
 };
 
-// Runs every remaining step of `source`.  The batches must have the model's MoE layers, and `routing` the detail that
-// the communication strategy asks for.  Fails on a step that the strategy does not admit or the schedule cannot cut,
-// that takes kLongestStep or longer, and on a run of 30 days.
-absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
-                      StepSource& source, const SimulationOptions& options);
+// One alternative of a replay: a cluster, a placement with its balancer, and the clock that they live by.
+class Simulation : private Observer {
+ public:
+  // Everything pointed at, and in `context`, outlives the simulation.  `routing` has the detail that the communication
+  // strategy asks for.  Without a mode in `rebalance`, the placement stays as it is.
+  Simulation(const ForwardContext& context, PlacedRouting* routing, RebalanceSetup rebalance = {});
+  ~Simulation() override;
+
+  // Runs the next step; the batch has the model's MoE layers.  Fails where the strategy does not admit it or the
+  // schedule cannot cut it, where it takes kLongestStep or longer, and when a run passes 30 days.
+  absl::Status RunStep(const StepBatch& batch, Workers& workers, const StopToken& stop);
+
+  // Of the balancer, so far.
+  const std::deque<RebalanceRecord>& rebalances() const;
+
+ private:
+  void OnStage(const StageRecord&) override {}
+  void OnHook(const HookRecord& hook) override;
+  void OnStepEnd(const StepRecord&) override {}
+
+  const ForwardContext context_;
+  PlacedRouting* const routing_;
+  const PlacementShape shape_;
+  const bool quantizes_;
+  ProgramStore programs_;
+  ForwardPass pass_;
+  std::unique_ptr<Rebalancer> rebalancer_;  // Null: the placement stays.
+  StepWork work_;
+  std::vector<RoutedLayer> whole_;     // Where a layer has several pieces.
+  std::vector<Duration> expert_time_;  // [MoE layers, ranks]
+};
+
+// Runs every remaining step of `source` on each of `simulations`: decoded and composed once.
+absl::Status Replay(StepSource& source, absl::Span<Simulation* const> simulations, const SimulationOptions& options);
 
 // The loads of `steps` steps of `source`, in at most `max_rows` rows: where there are more steps, neighbours are summed
 // (LoadWindow::steps_per_row), so that the total is exact and memory is bounded.
 struct RecordedLoad {
   std::vector<double> tokens;  // [rows, layers, experts]
-  LoadWindow window;            // A view of `tokens`.
+  LoadWindow window;           // A view of `tokens`.
   int64_t steps = 0;
 };
 absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int layers, int experts, int max_rows,

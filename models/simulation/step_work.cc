@@ -64,7 +64,7 @@ void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& pol
   work->quantize_costs.resize(policy.quantizes_received ? work->expert_costs.size() : 0);
 }
 
-void RouteLayer(const TokenRouting& routing, const CostModel& costs, const Cluster& cluster,
+void RouteLayer(const PlacedRouting& routing, const CostModel& costs, const Cluster& cluster,
                 const PlacementShape& shape, int layer, StepWork* work) {
   const size_t ranks = shape.ranks, pieces = work->split.pieces.size();
   for (size_t piece = 0; piece < pieces; ++piece) {

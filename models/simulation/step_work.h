@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "models/costs/cost_model.h"
-#include "models/routing/token_routing.h"
+#include "models/routing/placed_routing.h"
 #include "models/schedule/batch_split.h"
 #include "platforms/cluster.h"
 #include "policies/placement/placement.h"
@@ -41,7 +41,7 @@ struct StepPolicy {
 void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& policy, int moe_layers, StepWork* work);
 
 // Fills in one MoE layer.  Thread-safe for different layers of one step.
-void RouteLayer(const TokenRouting& routing, const CostModel& costs, const Cluster& cluster,
+void RouteLayer(const PlacedRouting& routing, const CostModel& costs, const Cluster& cluster,
                 const PlacementShape& shape, int layer, StepWork* work);
 
 // The counts of all pieces of a layer together, without padding.

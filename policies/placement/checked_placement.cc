@@ -15,10 +15,12 @@ absl::Status CheckFinite(absl::Span<const double> values, int layers, int expert
   for (size_t i = 0; i < values.size(); ++i) {
     if (std::isfinite(static_cast<float>(values[i])) && values[i] >= 0) continue;
     const size_t row_size = static_cast<size_t>(layers) * experts;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "placement: ", what, " of layer ", i % row_size / experts, ", expert ", i % experts,
-        i >= row_size ? absl::StrCat(", row ", i / row_size) : std::string(), ": ", values[i], " is ",
-        values[i] < 0 ? "negative" : std::isfinite(values[i]) ? "more than a float32 can hold" : "not a finite number"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("placement: ", what, " of layer ", i % row_size / experts, ", expert ", i % experts,
+                     i >= row_size ? absl::StrCat(", row ", i / row_size) : std::string(), ": ", values[i], " is ",
+                     values[i] < 0              ? "negative"
+                     : std::isfinite(values[i]) ? "more than a float32 can hold"
+                                                : "not a finite number"));
   }
   return absl::OkStatus();
 }

@@ -12,7 +12,8 @@ PlacementDraft::PlacementDraft(const PlacementShape& shape, const PlacementReque
   if (layers_.empty()) {
     for (int layer = 0; layer < shape.layers; ++layer) layers_.push_back(Layer(layer));
   }
-  EPSIM_CHECK(std::is_sorted(layers_.begin(), layers_.end()) && Index(layers_.back()) < static_cast<size_t>(shape.layers));
+  EPSIM_CHECK(std::is_sorted(layers_.begin(), layers_.end()) &&
+              Index(layers_.back()) < static_cast<size_t>(shape.layers));
   const size_t size = static_cast<size_t>(shape.layers) * shape.slots;
   experts_of_slots_.assign(size, kNoExpert);
   replica_order_.assign(size, 0);

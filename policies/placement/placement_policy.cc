@@ -75,6 +75,12 @@ std::vector<double> LoadWindow::Total() const {
   return total;
 }
 
+std::string PlacementName(const PlacementPolicyConfig& config) {
+  const auto* const field = config.GetReflection()->GetOneofFieldDescriptor(
+      config, PlacementPolicyConfig::descriptor()->FindOneofByName("policy"));
+  return field == nullptr ? "none" : field->name();
+}
+
 bool GoesByLoad(const PlacementPolicyConfig& config) {
   switch (config.policy_case()) {
     case PlacementPolicyConfig::kContiguous:

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -63,10 +64,10 @@ struct PlacementRequest {
   const Placement* previous = nullptr;  // In force so far; null before the first plan.
   // The layers to place, ascending; empty: all.  Others stay as in `previous`, which is then not null.
   absl::Span<const Layer> layers;
-  const CostView* cost = nullptr;              // Null where nothing has been measured.
-  const ExpertProfile* profile = nullptr;      // Likewise.
+  const CostView* cost = nullptr;               // Null where nothing has been measured.
+  const ExpertProfile* profile = nullptr;       // Likewise.
   const CoActivation* co_activation = nullptr;  // Likewise.
-  RandomStream* random = nullptr;              // The policy's own stream.  Never null.
+  RandomStream* random = nullptr;               // The policy's own stream.  Never null.
 };
 
 // Equal sequences of requests give equal placements: no clock, no other randomness, no I/O.  A policy may keep state
@@ -81,6 +82,9 @@ class PlacementPolicy {
   // request that lacks a view the policy decides by.
   virtual absl::StatusOr<Placement> Place(const PlacementRequest& request) = 0;
 };
+
+// The policy's name in the schema; "none" where none is chosen.
+std::string PlacementName(const PlacementPolicyConfig& config);
 
 // Whether a policy looks at load at all: only then planning matters.
 bool GoesByLoad(const PlacementPolicyConfig& config);

@@ -121,7 +121,8 @@ absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
                                .network = &network,
                                .queue = &parts.queue,
                                .observers = {&witness}};
-  RETURN_IF_ERROR(Simulate(context, parts.shape, witnessed_routing, *run.plan.scored, {}));
+  Simulation simulation(context, &witnessed_routing);
+  RETURN_IF_ERROR(Replay(*run.plan.scored, {&simulation}, {}));
   return run;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/random_stream.h"
+#include "policies/replica/static_replica_choice.h"
 #include "tests/models/simulation/forward_pass_fixture.h"
 
 namespace epsim {
@@ -76,9 +77,7 @@ class SimulationTest : public ForwardPassTest {
     model_.set_layers(kLayers);
     model_.set_moe_layers(kLayers);
     for (int l = 0; l < kLayers; ++l) {
-      for (int source = 0; source < kRanks; ++source) {
-        for (int expert = 0; expert < kExperts; ++expert) table_.slot.push_back(static_cast<uint16_t>(expert));
-      }
+      for (int expert = 0; expert < kExperts; ++expert) experts_of_slots_.push_back(LogicalExpert(expert));
     }
     RandomStream random(1, "ids");
     for (std::byte& id : ids_) id = static_cast<std::byte>(random.Below(kExperts / 2));
@@ -101,20 +100,22 @@ class SimulationTest : public ForwardPassTest {
     FixedNetwork network(&queue, delay_);
     records_ = {};
     GivenSteps source({batch_, batch_});
-    const auto routing = NewTokenRouting(shape_, table_);
-    return epsim::Simulate({.model = &model_,
-                            .cluster = &cluster,
-                            .costs = &pair_costs_,
-                            .communication = &admits_,
-                            .schedule = CompleteScheduleConfig(schedule_).value(),
-                            .network = &network,
-                            .queue = &queue,
-                            .observers = {&records_}},
-                           shape_, *routing, source, {});
+    const auto choice = NewStaticReplicaChoice();
+    PlacedRouting routing(Placement(shape_, experts_of_slots_), choice.get(), 1, {});
+    Simulation simulation({.model = &model_,
+                           .cluster = &cluster,
+                           .costs = &pair_costs_,
+                           .communication = &admits_,
+                           .schedule = CompleteScheduleConfig(schedule_).value(),
+                           .network = &network,
+                           .queue = &queue,
+                           .observers = {&records_}},
+                          &routing);
+    return Replay(source, {&simulation}, {});
   }
 
   const PlacementShape shape_{.layers = kLayers, .experts = kExperts, .slots = kExperts, .ranks = kRanks};
-  ReplicaTable table_{.layers = kLayers, .ranks = kRanks, .experts = kExperts, .slot = {}};
+  std::vector<LogicalExpert> experts_of_slots_;
   std::vector<std::byte> ids_ = std::vector<std::byte>(kLayers * 13 * kTopK);
   CostsByPair pair_costs_;
   Admits admits_;

@@ -1,0 +1,13 @@
+// The configuration of rebalancing, made complete and checked.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "policies/rebalance/rebalance.pb.h"
+
+namespace epsim {
+
+// `config` with every default filled in, as reports show it.  Without a mode it gets `none`.  Fails on values out of
+// range; the error names the field, its value, and what would fit.
+absl::StatusOr<RebalanceConfig> CompleteRebalanceConfig(RebalanceConfig config);
+
+}  // namespace epsim
