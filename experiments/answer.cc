@@ -103,11 +103,11 @@ std::string AnswerText(const Json& s) {
   return text;
 }
 
-Json ComparisonJson(const std::vector<Alternative>& alternatives) {
+Json ComparisonJson(const std::vector<ComparedRun>& runs) {
   Json rows = Json::array();
-  for (const Alternative& alternative : alternatives) {
+  for (const ComparedRun& alternative : runs) {
     const Json& summary = alternative.report.summary;
-    const Alternative& base = *std::find_if(alternatives.begin(), alternatives.end(), [&](const Alternative& other) {
+    const ComparedRun& base = *std::find_if(runs.begin(), runs.end(), [&](const ComparedRun& other) {
       return other.setting == alternative.setting;
     });
     Json row;

@@ -13,7 +13,7 @@ namespace epsim {
 std::string AnswerText(const nlohmann::ordered_json& summary);
 
 // One alternative of a comparison.
-struct Alternative {
+struct ComparedRun {
   std::string name;
   std::string setting;  // What it shares with those that it is compared with: all but the placement and its planning.
   RunReport report;
@@ -21,7 +21,7 @@ struct Alternative {
 
 // Facts of a comparison: for each alternative its summary, and its speed-up over the first of the same setting: the
 // ratio of tokens per second, with a 95 % interval over blocks of steps (both replay the same steps).
-nlohmann::ordered_json ComparisonJson(const std::vector<Alternative>& alternatives);
+nlohmann::ordered_json ComparisonJson(const std::vector<ComparedRun>& runs);
 
 // The same as a table.
 std::string ComparisonText(const nlohmann::ordered_json& comparison);

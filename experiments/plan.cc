@@ -1,7 +1,6 @@
 #include "experiments/plan.h"
 
 #include <cmath>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/random_stream.h"
@@ -10,9 +9,8 @@
 #include "policies/placement/contiguous_placement.h"
 
 namespace epsim {
-namespace {
 
-absl::Status Skip(StepSource& source, int64_t steps, const StopToken& stop) {
+absl::Status SkipSteps(StepSource& source, int64_t steps, const StopToken& stop) {
   for (int64_t i = 0; i < steps; ++i) {
     RETURN_IF_ERROR(stop.Check());
     RETURN_IF_ERROR(source.Next(SimTime{}).status());
@@ -20,47 +18,27 @@ absl::Status Skip(StepSource& source, int64_t steps, const StopToken& stop) {
   return absl::OkStatus();
 }
 
-}  // namespace
+absl::StatusOr<StepsCut> CutSteps(const PlanningConfig& config, const StepSource& source) {
+  const int64_t steps = source.total_steps().value_or(0);
+  StepsCut cut;
+  cut.left_out = static_cast<int64_t>(std::ceil(config.fraction() * static_cast<double>(steps) - 1e-9));
+  cut.scored = steps - cut.left_out;
+  if (cut.scored <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("planning.fraction ", config.fraction(), " leaves none of the ",
+                                                   steps, " steps to score (", source.description(), ")"));
+  }
+  return cut;
+}
 
-absl::StatusOr<Plan> MakePlan(const Experiment& experiment, Assembly& parts,
-                              const std::function<absl::StatusOr<std::unique_ptr<StepSource>>()>& new_source,
-                              const SimulationOptions& options) {
-  Plan plan;
-  ASSIGN_OR_RETURN(plan.scored, new_source());
-  const int64_t steps = plan.scored->total_steps().value_or(0);
-  const double fraction = experiment.planning().fraction();
-  plan.left_out_steps = static_cast<int64_t>(std::ceil(fraction * static_cast<double>(steps) - 1e-9));
-  plan.scored_steps = steps - plan.left_out_steps;
-  if (plan.scored_steps <= 0) {
-    return absl::InvalidArgumentError(absl::StrCat("planning.fraction ", fraction, " leaves none of the ", steps,
-                                                   " steps to score (", plan.scored->description(), ")"));
-  }
-  const auto record = [&](StepSource& source, int64_t count) {
-    return RecordLoad(source, count, parts.shape.layers, parts.shape.experts,
-                      static_cast<int>(experiment.planning().max_rows()), options);
-  };
-  RecordedLoad load;
-  if (experiment.planning().has_hindsight()) {
-    ASSIGN_OR_RETURN(const auto seen, new_source());
-    RETURN_IF_ERROR(Skip(*seen, plan.left_out_steps, options.stop));
-    ASSIGN_OR_RETURN(load, record(*seen, plan.scored_steps));
-    RETURN_IF_ERROR(Skip(*plan.scored, plan.left_out_steps, options.stop));
-  } else {
-    ASSIGN_OR_RETURN(load, record(*plan.scored, plan.left_out_steps));
-  }
-  plan.seen_steps = load.steps;
+absl::StatusOr<Placement> PlanPlacement(const Experiment& experiment, Assembly& parts, const RecordedLoad& seen) {
   const ModelCostView cost_view(*parts.costs);
   RandomStream random(experiment.seed(), "placement");
   PlacementRequest request;
-  request.window = load.window;
+  request.window = seen.window;
   request.cost = &cost_view;
   request.random = &random;
-  if (load.steps == 0) {  // As a server starts.
-    ASSIGN_OR_RETURN(plan.placement, NewContiguousPlacement(parts.shape)->Place(request));
-  } else {
-    ASSIGN_OR_RETURN(plan.placement, parts.placement_policy->Place(request));
-  }
-  return plan;
+  if (seen.steps == 0) return NewContiguousPlacement(parts.shape)->Place(request);
+  return parts.placement_policy->Place(request);
 }
 
 }  // namespace epsim

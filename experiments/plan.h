@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <memory>
 
 #include "absl/status/statusor.h"
 #include "experiments/assembly.h"
@@ -14,18 +12,18 @@
 
 namespace epsim {
 
-struct Plan {
-  Placement placement;
-  int64_t seen_steps = 0;      // Steps whose load the policy saw.
-  int64_t left_out_steps = 0;  // Steps before the first scored one.
-  int64_t scored_steps = 0;
-  std::unique_ptr<StepSource> scored;  // Its next step is the first to score.
+// The steps of a replay, cut in two.
+struct StepsCut {
+  int64_t left_out = 0;  // Before the first scored one.
+  int64_t scored = 0;
 };
+// Fails if no step would be left to score.
+absl::StatusOr<StepsCut> CutSteps(const PlanningConfig& config, const StepSource& source);
 
-// Plans the experiment's placement.  `new_source` makes a source that starts from the first step.  Fails if no step
-// would be left to score.
-absl::StatusOr<Plan> MakePlan(const Experiment& experiment, Assembly& parts,
-                              const std::function<absl::StatusOr<std::unique_ptr<StepSource>>()>& new_source,
-                              const SimulationOptions& options);
+// Passes over `steps` steps.
+absl::Status SkipSteps(StepSource& source, int64_t steps, const StopToken& stop);
+
+// The experiment's placement, planned on `seen`; where that is empty, contiguous: as a server starts.
+absl::StatusOr<Placement> PlanPlacement(const Experiment& experiment, Assembly& parts, const RecordedLoad& seen);
 
 }  // namespace epsim

@@ -1,38 +1,40 @@
-// Runs one experiment: a pure function of the configuration and the bytes of the trace.
+// Runs experiments: pure functions of the configuration and the bytes of the trace.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "engine/stop_token.h"
+#include "experiments/replay_run.h"
 #include "experiments/report_folder.h"
 #include "experiments/setup.h"
-#include "nlohmann/json.hpp"
 
 namespace epsim {
 
 struct RunOptions {
   std::string out = {};  // Folder for the report's files, made if need be; empty: none are written.
-  int threads = 0;  // 0: one per core.  The report does not depend on it.
+  int threads = 0;       // 0: one per core.  The report does not depend on it.
   StopToken stop = {};
   std::string progress_label = "replay";
-};
-
-struct RunReport {
-  nlohmann::ordered_json summary;
-  std::vector<double> step_time_us;  // [scored steps]
 };
 
 // Files appear in `out` only when the run has succeeded: manifest.txtpb, summary.json, steps.csv, timeline.json.
 absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptions& options);
 
-// As Run, for one of several runs whose reports belong together: `folder`, for options.out, is filled but left to the
-// caller to commit; null where there is none.
-absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunOptions& options, ReportFolder* folder);
+// One of several runs whose reports belong together.
+struct RunRequest {
+  const ResolvedExperiment* resolved;
+  ReportFolder* folder;  // Filled, but left to the caller to commit; null: no files are written.
+};
 
-// Every JSON text that epsim writes: two spaces a level, a new line at the end; bytes that are not UTF-8 (from names
-// that a user gave) are replaced.
-std::string JsonText(const nlohmann::ordered_json& json);
+// Whether two experiments replay the same steps, from the same trace, and score the same of them.
+bool ReplaySameSteps(const ResolvedExperiment& a, const ResolvedExperiment& b);
+
+// Runs experiments side by side: the trace is decoded and its steps are composed once.  The reports are those that each
+// alone would give.  Plans in hindsight cost one more pass over the steps, for all of them together.  Scratch files go
+// to options.out where there is one.  REQUIRES: at least one, and all replay the same steps.
+absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> requests, const RunOptions& options);
 
 }  // namespace epsim

@@ -11,12 +11,14 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "engine/status_macros.h"
 #include "experiments/answer.h"
 #include "experiments/assembly.h"
 #include "experiments/commands/commands.h"
 #include "experiments/commands/experiment_flags.h"
+#include "experiments/json_text.h"
 #include "experiments/report_folder.h"
 #include "experiments/run.h"
 
@@ -39,9 +41,10 @@ absl::StatusOr<Variation> ParseVariation(const std::string& text) {
   return Variation{halves[0], absl::StrSplit(halves[1], ',')};
 }
 
-// Fields that decide or plan a placement: alternatives that differ in these alone are compared with each other.
-bool IsOfPlacement(const std::string& path) {
-  for (const char* field : {"placement", "planning", "redundant_slots_per_rank", "replica_choice"}) {
+// Fields that say how load is balanced: alternatives that differ in these alone are compared with each other.
+bool IsOfBalancing(const std::string& path) {
+  for (const char* field :
+       {"placement", "planning", "redundant_slots_per_rank", "replica_choice", "rebalance", "routing"}) {
     if (path == field || absl::StartsWith(path, absl::StrCat(field, "."))) return true;
   }
   return false;
@@ -65,7 +68,7 @@ std::vector<Case> Cases(const ExperimentRequest& request, const std::vector<Vari
         const std::string field = variation.path.substr(variation.path.rfind('.') + 1);
         absl::StrAppend(&copy.name, copy.name.empty() ? "" : ", ",
                         variation.path == kPlacement ? value : absl::StrCat(field, "=", value));
-        if (!IsOfPlacement(variation.path)) absl::StrAppend(&copy.setting, assignment, "\n");
+        if (!IsOfBalancing(variation.path)) absl::StrAppend(&copy.setting, assignment, "\n");
         copy.request.set.push_back(assignment);
         next.push_back(std::move(copy));
       }
@@ -99,14 +102,51 @@ absl::StatusOr<std::vector<Variation>> ParseVariations(const std::vector<std::st
     }
     variations.push_back(std::move(variation));
   }
-  if (std::none_of(variations.begin(), variations.end(), [](const Variation& v) { return v.path == kPlacement; })) {
-    variations.push_back({kPlacement, {"contiguous", "eplb"}});
-  }
-  // Placements last, so that what is compared stands together.
+  // Balancing last, so that what is compared stands together.
   std::stable_sort(variations.begin(), variations.end(), [](const Variation& a, const Variation& b) {
-    return IsOfPlacement(a.path) < IsOfPlacement(b.path);
+    return IsOfBalancing(a.path) < IsOfBalancing(b.path);
   });
   return variations;
+}
+
+// The experiment's own alternatives under each of `cases`, or contiguous and EPLB where it has none.
+absl::StatusOr<std::vector<Case>> WithAlternatives(const ExperimentRequest& request, const std::vector<Case>& cases) {
+  ASSIGN_OR_RETURN(const ResolvedExperiment resolved, ResolveExperiment(request));
+  std::vector<Alternative> alternatives(resolved.experiment().alternatives().begin(),
+                                        resolved.experiment().alternatives().end());
+  if (alternatives.empty()) {
+    for (const char* policy : {"contiguous", "eplb"}) {
+      Alternative& alternative = alternatives.emplace_back();
+      alternative.set_name(policy);
+      alternative.add_set(absl::StrCat(kPlacement, "=", policy));
+    }
+  }
+  std::vector<Case> all;
+  for (const Case& base : cases) {
+    for (const Alternative& alternative : alternatives) {
+      const std::string name =
+          alternative.name().empty() ? absl::StrJoin(alternative.set(), " ") : alternative.name();
+      Case copy = base;
+      absl::StrAppend(&copy.name, copy.name.empty() ? "" : ", ", name);
+      for (const std::string& assignment : alternative.set()) {
+        copy.request.set.push_back(assignment);
+        if (!IsOfBalancing(assignment.substr(0, assignment.find('=')))) {
+          absl::StrAppend(&copy.setting, assignment, "\n");
+        }
+      }
+      all.push_back(std::move(copy));
+    }
+  }
+  return all;
+}
+
+absl::StatusOr<std::vector<Case>> AllCases(const ExperimentRequest& request, const std::vector<std::string>& vary) {
+  ASSIGN_OR_RETURN(const std::vector<Variation> variations, ParseVariations(vary));
+  std::vector<Case> cases = Cases(request, variations);
+  if (std::any_of(variations.begin(), variations.end(), [](const Variation& v) { return v.path == kPlacement; })) {
+    return cases;
+  }
+  return WithAlternatives(request, cases);
 }
 
 // An alternative that is ready to run, and its folder in the report.
@@ -163,16 +203,29 @@ absl::StatusOr<nlohmann::ordered_json> RunAll(const std::vector<Prepared>& prepa
     folders.push_back(std::make_unique<ReportFolder>(out));
     RETURN_IF_ERROR(folders.back()->Open());
   }
-  std::vector<Alternative> alternatives;
-  for (size_t i = 0; i < prepared.size(); ++i) {
-    const Prepared& p = prepared[i];
-    options.progress_label = absl::StrCat(i + 1, "/", prepared.size(), " ", p.c.name);
-    options.out = p.out;
-    if (!out.empty()) folders.push_back(std::make_unique<ReportFolder>(p.out));
-    ASSIGN_OR_RETURN(RunReport report, RunInto(p.resolved, options, out.empty() ? nullptr : folders.back().get()));
-    alternatives.push_back({p.c.name, p.c.setting, std::move(report)});
+  // Those that replay the same steps run together.
+  std::vector<std::optional<RunReport>> reports(prepared.size());
+  size_t done = 0;
+  for (size_t first = 0; first < prepared.size(); ++first) {
+    if (reports[first].has_value()) continue;
+    std::vector<size_t> together;
+    std::vector<RunRequest> requests;
+    for (size_t i = first; i < prepared.size(); ++i) {
+      if (reports[i].has_value() || !ReplaySameSteps(prepared[first].resolved, prepared[i].resolved)) continue;
+      if (!out.empty()) folders.push_back(std::make_unique<ReportFolder>(prepared[i].out));
+      together.push_back(i);
+      requests.push_back({&prepared[i].resolved, out.empty() ? nullptr : folders.back().get()});
+    }
+    done += together.size();
+    options.progress_label = absl::StrCat("replay of ", together.size(), " alternatives, ", done, "/", prepared.size());
+    ASSIGN_OR_RETURN(std::vector<RunReport> some, RunTogether(requests, options));
+    for (size_t i = 0; i < together.size(); ++i) reports[together[i]] = std::move(some[i]);
   }
-  nlohmann::ordered_json comparison = ComparisonJson(alternatives);
+  std::vector<ComparedRun> runs;
+  for (size_t i = 0; i < prepared.size(); ++i) {
+    runs.push_back({prepared[i].c.name, prepared[i].c.setting, *std::move(reports[i])});
+  }
+  nlohmann::ordered_json comparison = ComparisonJson(runs);
   if (!out.empty()) {
     ASSIGN_OR_RETURN(WholeFile * file, folders.front()->Create("comparison.json"));
     file->Write(JsonText(comparison));
@@ -198,7 +251,7 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation) {
   command
       ->add_option("--vary", flags->vary,
                    "path.to.field=value,value...: the values to compare; every combination if repeated "
-                   "(default: placement.policy=contiguous,eplb)")
+                   "(default: the experiment's alternatives, or placement.policy=contiguous,eplb)")
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
@@ -208,9 +261,9 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation) {
   command->callback([flags, &invocation] {
     invocation.action = [flags, stop = invocation.stop]() -> absl::Status {
       flags->options.stop = stop;
-      ASSIGN_OR_RETURN(const std::vector<Variation> variations, ParseVariations(flags->vary));
+      ASSIGN_OR_RETURN(std::vector<Case> cases, AllCases(flags->request, flags->vary));
       ASSIGN_OR_RETURN(const std::vector<Prepared> prepared,
-                       Prepare(Cases(flags->request, variations), !flags->no_bound, flags->options.out));
+                       Prepare(std::move(cases), !flags->no_bound, flags->options.out));
       ASSIGN_OR_RETURN(const nlohmann::ordered_json comparison, RunAll(prepared, flags->options));
       std::cout << (flags->json ? JsonText(comparison) : ComparisonText(comparison));
       if (!flags->options.out.empty()) {

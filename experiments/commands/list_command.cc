@@ -7,6 +7,7 @@
 #include "engine/text_proto.h"
 #include "experiments/commands/commands.h"
 #include "experiments/experiment.pb.h"
+#include "experiments/json_text.h"
 #include "experiments/run.h"
 #include "models/backends/backend.h"
 #include "models/catalogue.h"

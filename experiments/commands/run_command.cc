@@ -5,6 +5,7 @@
 #include "experiments/answer.h"
 #include "experiments/commands/commands.h"
 #include "experiments/commands/experiment_flags.h"
+#include "experiments/json_text.h"
 #include "experiments/run.h"
 
 namespace epsim {

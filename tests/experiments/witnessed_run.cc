@@ -107,7 +107,24 @@ absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
   const auto new_source = [&] {
     return NewStepSource(experiment.workload(), *run.trace, parts.shape.ranks, experiment.seed());
   };
-  ASSIGN_OR_RETURN(run.plan, MakePlan(experiment, parts, new_source, {}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepSource> source, new_source());
+  ASSIGN_OR_RETURN(const StepsCut cut, CutSteps(experiment.planning(), *source));
+  const auto record = [&](StepSource& from, int64_t steps) {
+    return RecordLoad(from, steps, parts.shape.layers, parts.shape.experts,
+                      static_cast<int>(experiment.planning().max_rows()), {});
+  };
+  RecordedLoad seen;
+  if (experiment.planning().has_hindsight()) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<StepSource> ahead, new_source());
+    RETURN_IF_ERROR(SkipSteps(*ahead, cut.left_out, {}));
+    ASSIGN_OR_RETURN(seen, record(*ahead, cut.scored));
+    RETURN_IF_ERROR(SkipSteps(*source, cut.left_out, {}));
+  } else {
+    ASSIGN_OR_RETURN(seen, record(*source, cut.left_out));
+  }
+  ASSIGN_OR_RETURN(run.plan.placement, PlanPlacement(experiment, parts, seen));
+  run.plan.left_out_steps = cut.left_out;
+  run.plan.scored_steps = cut.scored;
   WitnessedRouting witnessed_routing(run.plan.placement, parts.replica_choice.get(), experiment.seed(),
                                      parts.communication->detail());
   run.table = witnessed_routing.table();
@@ -122,7 +139,7 @@ absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
                                .queue = &parts.queue,
                                .observers = {&witness}};
   Simulation simulation(context, &witnessed_routing);
-  RETURN_IF_ERROR(Replay(*run.plan.scored, {&simulation}, {}));
+  RETURN_IF_ERROR(Replay(*source, {&simulation}, {}));
   return run;
 }
 

@@ -42,10 +42,15 @@ struct SeenStep {
   int tokens_of(int rank) const { return rank_begin[rank + 1] - rank_begin[rank]; }
 };
 
+struct WitnessedPlan {
+  Placement placement;
+  int64_t left_out_steps = 0, scored_steps = 0;
+};
+
 struct WitnessedRun {
   std::unique_ptr<Assembly> parts;
   std::unique_ptr<TraceReader> trace;
-  Plan plan;
+  WitnessedPlan plan;
   ReplicaTable table;
   std::vector<SeenStep> steps;  // Scored.
 };

@@ -1,0 +1,149 @@
+#include "experiments/replay_run.h"
+
+#include <iostream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
+#include "engine/text_proto.h"
+#include "engine/unit_text.h"
+#include "experiments/json_text.h"
+#include "experiments/rebalance_report.h"
+#include "models/catalogue.h"
+
+namespace epsim {
+namespace {
+
+// "experts MXFP4, other weights BF16, ...".
+std::string PrintPrecision(const Precision& precision) {
+  return absl::StrCat("experts ", NumberType_Name(precision.expert_weights()), " computed in ",
+                      NumberType_Name(precision.expert_activations()), ", other weights ",
+                      NumberType_Name(precision.other_weights()), ", dispatch ", NumberType_Name(precision.dispatch()),
+                      ", KV cache ", NumberType_Name(precision.kv_cache()));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ReplayRun>> ReplayRun::Create(const ResolvedExperiment& resolved, ReportFolder* folder) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Assembly> parts, Assemble(resolved));
+  return std::unique_ptr<ReplayRun>(new ReplayRun(resolved, folder, std::move(parts)));
+}
+
+ReplayRun::ReplayRun(const ResolvedExperiment& resolved, ReportFolder* folder, std::unique_ptr<Assembly> parts)
+    : resolved_(resolved),
+      folder_(folder),
+      parts_(std::move(parts)),
+      cost_view_(*parts_->costs),
+      rebalance_random_(experiment().seed(), "rebalance"),
+      summary_(shape().ranks),
+      aggregate_(shape()),
+      strategies_(*parts_->communication),
+      meter_(parts_->cluster, *parts_->network, static_cast<int>(resolved.model().layers()),
+             [this](const StepFacts& facts) {
+               summary_.Add(facts);
+               if (steps_csv_.has_value()) steps_csv_->Add(facts);
+             }) {}
+
+absl::Status ReplayRun::Prepare(const RecordedLoad& seen) {
+  if (experiment().network().has_simgrid()) {  // Slow: said before, not only in the report.
+    for (const std::string& note : parts_->notes) std::cerr << "note: " << note << "\n";
+  }
+  seen_steps_ = seen.steps;
+  ASSIGN_OR_RETURN(Placement placement, PlanPlacement(experiment(), *parts_, seen));
+  routing_.emplace(std::move(placement), parts_->replica_choice.get(), experiment().seed(),
+                   parts_->communication->detail());
+  ForwardContext context{.model = &resolved_.model(),
+                         .cluster = &parts_->cluster,
+                         .costs = parts_->costs.get(),
+                         .communication = parts_->communication.get(),
+                         .schedule = experiment().schedule(),
+                         .network = parts_->network.get(),
+                         .queue = &parts_->queue,
+                         .observers = {&meter_, &aggregate_, &strategies_}};
+  if (folder_ != nullptr) {
+    ASSIGN_OR_RETURN(WholeFile * csv_file, folder_->Create("steps.csv"));
+    steps_csv_.emplace(csv_file);
+    ASSIGN_OR_RETURN(WholeFile * timeline_file, folder_->Create("timeline.json"));
+    timeline_.emplace(timeline_file, parts_->cluster, experiment().output().timeline_steps());
+    context.observers.push_back(&*timeline_);
+  }
+  simulation_.emplace(context, &*routing_,
+                      RebalanceSetup{.config = experiment().rebalance(),
+                                     .policy = parts_->placement_policy.get(),
+                                     .cost_view = &cost_view_,
+                                     .expert_bytes = ExpertBytes(
+                                         resolved_.model(), experiment().costs().precision().expert_weights()),
+                                     .copy_rate = parts_->copy_rate,
+                                     .random = &rebalance_random_});
+  return absl::OkStatus();
+}
+
+std::vector<std::string> ReplayRun::Notes(const TraceReader& trace, const StepSource& source,
+                                          const RunFacts& facts) const {
+  std::vector<std::string> notes = parts_->notes;
+  if (facts.expert_bytes_per_gpu + facts.footprint.buffers > facts.gpu_memory) {
+    notes.push_back(
+        "does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
+  }
+  for (std::string& note : parts_->communication->notes()) notes.push_back(std::move(note));
+  if (seen_steps_ == 0 && GoesByLoad(experiment().placement())) {
+    notes.push_back("no load had been seen before the scored steps: placed as a server starts, contiguous");
+  }
+  if (hindsight()) notes.push_back("hindsight: planned on the steps that are scored; a bound, not a policy");
+  if (!trace.header().synthetic().empty()) notes.push_back("synthetic trace: " + trace.header().synthetic());
+  if (source.resampled()) notes.push_back("requests were resampled: the trace has too few for this many ranks");
+  if (facts.counts_only) {
+    notes.push_back("the trace has counts only: traffic is its expectation if tokens chose experts independently");
+  }
+  if (experiment().rebalance().measure_planning_time()) {
+    notes.push_back("plans took what they took on this machine: another run gives another report");
+  }
+  if (facts.missing_ids > 0) notes.push_back(absl::StrCat(facts.missing_ids, " ids were not captured"));
+  return notes;
+}
+
+absl::StatusOr<RunReport> ReplayRun::Report(const TraceReader& trace, const StepSource& source) {
+  if (timeline_.has_value()) timeline_->Close();
+  const ModelSpec& model = resolved_.model();
+  RunFacts facts{.placement = PlacementName(experiment().placement()),
+                 .hindsight = hindsight(),
+                 .model = model.name(),
+                 .platform = experiment().platform(),
+                 .ranks = shape().ranks,
+                 .nodes = shape().nodes,
+                 .slots = shape().slots,
+                 .experts = shape().experts,
+                 .planning_steps = seen_steps_,
+                 .trace_hash = trace.hash(),
+                 .trace_synthetic = trace.header().synthetic(),
+                 .batches = source.description(),
+                 .resampled = source.resampled(),
+                 .counts_only = trace.header().granularity() == COUNTS,
+                 .trace_tokens = trace.index().tokens(),
+                 .missing_ids = trace.index().missing_ids(),
+                 .aggregate_balancedness = aggregate_.Balancedness(),
+                 .communication = strategies_.Text(),
+                 .footprint = strategies_.footprint(),
+                 .expert_bytes_per_gpu =
+                     ExpertBytes(model, experiment().costs().precision().expert_weights()) *
+                     shape().slots_per_rank() * shape().layers,
+                 .gpu_memory = *ParseBytes(resolved_.manifest.platform().gpu().memory()),
+                 .precision = PrintPrecision(experiment().costs().precision()),
+                 .rebalancing = RebalancesJson(experiment().rebalance(), simulation_->rebalances()),
+                 .notes = {}};
+  facts.notes = Notes(trace, source, facts);
+  RunReport report{.summary = summary_.Json(facts), .step_time_us = summary_.step_time_us()};
+  if (folder_ == nullptr) return report;
+
+  ASSIGN_OR_RETURN(WholeFile * summary_file, folder_->Create("summary.json"));
+  summary_file->Write(JsonText(report.summary));
+  Manifest manifest = resolved_.manifest;
+  Manifest::Input* input = manifest.add_inputs();
+  input->set_path(resolved_.trace_path);
+  input->set_xxh3(trace.hash());
+  ASSIGN_OR_RETURN(WholeFile * manifest_file, folder_->Create("manifest.txtpb"));
+  manifest_file->Write(PrintTextProto(manifest));
+  return report;
+}
+
+}  // namespace epsim

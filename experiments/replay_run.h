@@ -1,0 +1,72 @@
+// One alternative of a replay: its parts, what watches them, and its report.  Alternatives that replay the same steps run
+// side by side (run.h).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/random_stream.h"
+#include "experiments/aggregate_load.h"
+#include "experiments/assembly.h"
+#include "experiments/plan.h"
+#include "experiments/report_folder.h"
+#include "experiments/setup.h"
+#include "experiments/steps_csv.h"
+#include "experiments/strategy_use.h"
+#include "experiments/summary.h"
+#include "experiments/timeline.h"
+#include "models/costs/cost_view.h"
+#include "models/routing/placed_routing.h"
+#include "models/simulation/simulation.h"
+#include "traces/format/trace_reader.h"
+#include "traces/workload/step_source.h"
+
+namespace epsim {
+
+struct RunReport {
+  nlohmann::ordered_json summary;
+  std::vector<double> step_time_us;  // [scored steps]
+};
+
+class ReplayRun {
+ public:
+  // All checks that need no trace.  `resolved`, and `folder` where there is one, outlive the run.
+  static absl::StatusOr<std::unique_ptr<ReplayRun>> Create(const ResolvedExperiment& resolved, ReportFolder* folder);
+
+  const Experiment& experiment() const { return resolved_.experiment(); }
+  const PlacementShape& shape() const { return parts_->shape; }
+  bool hindsight() const { return experiment().planning().has_hindsight(); }
+
+  // Plans on `seen`, and makes the simulation.  To be called once.
+  absl::Status Prepare(const RecordedLoad& seen);
+  // REQUIRES: Prepare() has succeeded.
+  Simulation* simulation() { return &*simulation_; }
+
+  // After the replay of `source`.  Fills the folder, which is left to the caller to commit.
+  absl::StatusOr<RunReport> Report(const TraceReader& trace, const StepSource& source);
+
+ private:
+  ReplayRun(const ResolvedExperiment& resolved, ReportFolder* folder, std::unique_ptr<Assembly> parts);
+
+  std::vector<std::string> Notes(const TraceReader& trace, const StepSource& source, const RunFacts& facts) const;
+
+  const ResolvedExperiment& resolved_;
+  ReportFolder* const folder_;
+  const std::unique_ptr<Assembly> parts_;
+  const ModelCostView cost_view_;
+  RandomStream rebalance_random_;
+  Summary summary_;
+  AggregateLoad aggregate_;
+  StrategyUse strategies_;
+  std::optional<StepsCsv> steps_csv_;
+  std::optional<Timeline> timeline_;
+  StepMeter meter_;
+  int64_t seen_steps_ = 0;
+  std::optional<PlacedRouting> routing_;
+  std::optional<Simulation> simulation_;
+};
+
+}  // namespace epsim
