@@ -49,7 +49,7 @@ absl::StatusOr<Plan> MakePlan(const Experiment& experiment, Assembly& parts,
     ASSIGN_OR_RETURN(load, record(*plan.scored, plan.left_out_steps));
   }
   plan.seen_steps = load.steps;
-  const ModelCostView cost_view(*parts.costs);
+  const ModelCostView cost_view(*parts.costs, parts.expert_cost_scale.get());
   RandomStream random(experiment.seed(), "placement");
   PlacementRequest request;
   request.window = load.window;

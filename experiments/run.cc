@@ -147,6 +147,7 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   ForwardContext context{.model = &model,
                          .cluster = &parts->cluster,
                          .costs = parts->costs.get(),
+                         .expert_cost_scale = parts->expert_cost_scale.get(),
                          .communication = parts->communication.get(),
                          .schedule = experiment.schedule(),
                          .network = parts->network.get(),

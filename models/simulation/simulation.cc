@@ -84,7 +84,7 @@ class ProgramStore {
 
 }  // namespace
 
-absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
+absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const PlacedRouting& routing,
                       StepSource& source, const SimulationOptions& options) {
   const int layers = shape.layers;
   Workers workers(options.threads);
@@ -119,7 +119,7 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
     whole.resize(in_pieces ? layers : 0);
     workers.ForEach(layers, [&](int layer) {
       if (options.stop.stop_requested()) return;
-      RouteLayer(routing, *context.costs, *context.cluster, shape, layer, &work);
+      RouteLayer(routing, *context.costs, context.expert_cost_scale, *context.cluster, shape, layer, &work);
       if (in_pieces) AddUpPieces(work, layer, &whole[layer]);
       for (int rank = 0; rank < shape.ranks; ++rank) {
         Duration& time = expert_time[static_cast<size_t>(layer) * shape.ranks + rank];

@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "engine/progress.h"
 #include "engine/stop_token.h"
-#include "models/routing/token_routing.h"
+#include "models/routing/placed_routing.h"
 #include "models/simulation/forward_pass.h"
 #include "policies/placement/placement.h"
 #include "policies/placement/placement_policy.h"
@@ -25,7 +25,7 @@ struct SimulationOptions {
 // Runs every remaining step of `source`.  The batches must have the model's MoE layers, and `routing` the detail that
 // the communication strategy asks for.  Fails on a step that the strategy does not admit or the schedule cannot cut,
 // that takes kLongestStep or longer, and on a run of 30 days.
-absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const TokenRouting& routing,
+absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape, const PlacedRouting& routing,
                       StepSource& source, const SimulationOptions& options);
 
 // The loads of `steps` steps of `source`, in at most `max_rows` rows: where there are more steps, neighbours are summed

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/random_stream.h"
+#include "policies/replica/static_replica_choice.h"
 #include "tests/models/simulation/forward_pass_fixture.h"
 
 namespace epsim {
@@ -33,13 +34,15 @@ class GivenSteps : public StepSource {
   size_t next_ = 0;
 };
 
-// A microsecond a token-expert pair.
+// A microsecond a token-expert pair, times its scale.
 class CostsByPair : public ConstantCosts {
  public:
-  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const override {
-    Duration time{};
-    for (const int32_t tokens : tokens_per_slot) time += Duration(1us) * tokens;
-    return {time};
+  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const override {
+    double us = 0;
+    for (size_t slot = 0; slot < tokens_per_slot.size(); ++slot) {
+      us += tokens_per_slot[slot] * (scale.empty() ? 1 : scale[slot]);
+    }
+    return {RoundUpSeconds(us * 1e-6)};
   }
 };
 
@@ -75,11 +78,6 @@ class SimulationTest : public ForwardPassTest {
   SimulationTest() {
     model_.set_layers(kLayers);
     model_.set_moe_layers(kLayers);
-    for (int l = 0; l < kLayers; ++l) {
-      for (int source = 0; source < kRanks; ++source) {
-        for (int expert = 0; expert < kExperts; ++expert) table_.slot.push_back(static_cast<uint16_t>(expert));
-      }
-    }
     RandomStream random(1, "ids");
     for (std::byte& id : ids_) id = static_cast<std::byte>(random.Below(kExperts / 2));
     // Two experts that differ: one of the first half, one of the second.
@@ -101,20 +99,25 @@ class SimulationTest : public ForwardPassTest {
     FixedNetwork network(&queue, delay_);
     records_ = {};
     GivenSteps source({batch_, batch_});
-    const auto routing = NewTokenRouting(shape_, table_);
+    // Slot s holds expert kExperts - 1 - s.
+    std::vector<LogicalExpert> experts_of_slots;
+    for (int i = kLayers * kExperts; i > 0; --i) experts_of_slots.push_back(LogicalExpert((i - 1) % kExperts));
+    const auto choice = NewStaticReplicaChoice();
+    const PlacedRouting routing(Placement(shape_, experts_of_slots), choice.get(), 1, {});
     return epsim::Simulate({.model = &model_,
                             .cluster = &cluster,
                             .costs = &pair_costs_,
+                            .expert_cost_scale = scale_.get(),
                             .communication = &admits_,
                             .schedule = CompleteScheduleConfig(schedule_).value(),
                             .network = &network,
                             .queue = &queue,
                             .observers = {&records_}},
-                           shape_, *routing, source, {});
+                           shape_, routing, source, {});
   }
 
   const PlacementShape shape_{.layers = kLayers, .experts = kExperts, .slots = kExperts, .ranks = kRanks};
-  ReplicaTable table_{.layers = kLayers, .ranks = kRanks, .experts = kExperts, .slot = {}};
+  std::unique_ptr<const ExpertCostScale> scale_;
   std::vector<std::byte> ids_ = std::vector<std::byte>(kLayers * 13 * kTopK);
   CostsByPair pair_costs_;
   Admits admits_;
@@ -144,6 +147,30 @@ TEST_F(SimulationTest, PiecesAddUpToTheWhole) {
         EXPECT_EQ(seen.pairs, wanted.pairs);
       }
       EXPECT_THAT(records_.steps[step].expert_time, ElementsAreArray(whole[step].expert_time));
+    }
+  }
+}
+
+// Expert e of layer l costs 1 + e + l times as much.
+TEST_F(SimulationTest, AnExpertTakesItsScaleWhereverItLies) {
+  std::vector<double> scale;
+  for (int layer = 0; layer < kLayers; ++layer) {
+    for (int expert = 0; expert < kExperts; ++expert) scale.push_back(1 + expert + layer);
+  }
+  scale_ = std::make_unique<const ExpertCostScale>(kExperts, scale);
+  for (const char* schedule : {"", "max_tokens: 5"}) {
+    ASSERT_TRUE(Simulate(schedule).ok());
+    for (const SeenStep& step : records_.steps) {
+      for (int layer = 0; layer < kLayers; ++layer) {
+        for (int rank = 0; rank < kRanks; ++rank) {
+          Duration time{};
+          for (int slot = rank * kExperts / kRanks; slot < (rank + 1) * kExperts / kRanks; ++slot) {
+            const int expert = kExperts - 1 - slot;
+            time += Duration(1us) * step.layers[layer].tokens_per_slot[slot] * (1 + expert + layer);
+          }
+          EXPECT_EQ(step.expert_time[layer * kRanks + rank], time) << "layer " << layer << ", rank " << rank;
+        }
+      }
     }
   }
 }
