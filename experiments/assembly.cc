@@ -85,6 +85,14 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   ASSIGN_OR_RETURN(parts->placement_policy, NewPlacementPolicy(experiment.placement(), parts->shape));
   ASSIGN_OR_RETURN(parts->replica_choice, NewReplicaChoice(experiment.replica_choice()));
   ASSIGN_OR_RETURN(parts->costs, NewCostModel(experiment.costs(), resolved.model(), platform.gpu()));
+  ASSIGN_OR_RETURN(parts->expert_cost_scale,
+                   NewExpertCostScale(experiment.costs().expert_cost_scale(), parts->shape.layers, parts->shape.experts,
+                                      experiment.seed()));
+  if (parts->expert_cost_scale != nullptr) {
+    const double spread = experiment.costs().expert_cost_scale().spread();
+    parts->notes.push_back(spread > 0 ? absl::StrCat("experts of unequal cost: drawn log-normal with spread ", spread)
+                                      : "experts of unequal cost: as costs.expert_cost_scale says");
+  }
   ASSIGN_OR_RETURN(parts->communication, NewCommunication(experiment.communication(),
                                                           {.cluster = &parts->cluster,
                                                            .model = resolved.model(),

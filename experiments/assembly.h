@@ -8,6 +8,7 @@
 #include "experiments/setup.h"
 #include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
+#include "models/costs/expert_cost_scale.h"
 #include "platforms/cluster.h"
 #include "platforms/network/network.h"
 #include "policies/placement/placement_policy.h"
@@ -21,6 +22,7 @@ struct Assembly {
   std::unique_ptr<PlacementPolicy> placement_policy;
   std::unique_ptr<ReplicaChoice> replica_choice;
   std::unique_ptr<CostModel> costs;
+  std::unique_ptr<const ExpertCostScale> expert_cost_scale;  // Null: all 1.
   std::unique_ptr<Communication> communication;
   BytesPerSecond copy_rate{1};  // Of a GPU's memory, as kernels reach it.
   // What the reader of a report must know of how the parts go together.

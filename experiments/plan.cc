@@ -31,7 +31,7 @@ absl::StatusOr<StepsCut> CutSteps(const PlanningConfig& config, const StepSource
 }
 
 absl::StatusOr<Placement> PlanPlacement(const Experiment& experiment, Assembly& parts, const RecordedLoad& seen) {
-  const ModelCostView cost_view(*parts.costs);
+  const ModelCostView cost_view(*parts.costs, parts.expert_cost_scale.get());
   RandomStream random(experiment.seed(), "placement");
   PlacementRequest request;
   request.window = seen.window;

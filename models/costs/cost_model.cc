@@ -2,6 +2,7 @@
 
 #include "engine/check.h"
 #include "engine/status_macros.h"
+#include "models/costs/expert_cost_scale.h"
 #include "models/costs/number_type.h"
 #include "models/costs/roofline_cost_model.h"
 #include "models/costs/roofline_kernel.h"
@@ -34,6 +35,7 @@ std::string_view Name(CostSource source) {
 }
 
 absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config) {
+  RETURN_IF_ERROR(CheckExpertCostScale(config.expert_cost_scale()));
   CostConfig complete = config;
   const auto or_default = [](NumberType type, NumberType fallback) {
     return type == NUMBER_TYPE_DEFAULT ? fallback : type;

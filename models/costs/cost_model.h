@@ -42,7 +42,10 @@ class CostModel {
   // 0 for a model without.
   virtual Cost SharedExperts(int64_t tokens) const = 0;
   // The grouped GEMMs of the routed experts on one rank, from the whole histogram: slots without tokens are not read.
-  virtual Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const = 0;
+  // The expert of slot i takes scale[i] times as long as one of scale 1 (expert_cost_scale.h).
+  // REQUIRES: `scale` [slots] is positive, or empty: all 1.
+  virtual Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const = 0;
+  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const { return RoutedExperts(tokens_per_slot, {}); }
   // Final projection to the vocabulary for the tokens that need logits; once a forward pass.
   virtual Cost LmHead(int64_t tokens) const = 0;
 };

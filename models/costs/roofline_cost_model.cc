@@ -103,16 +103,15 @@ class RooflineCostModel final : public CostModel {
     return Roofline(shared_.Picoseconds(static_cast<double>(tokens)));
   }
 
-  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const override {
+  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const override {
+    if (!scale.empty()) return ScaledExperts(tokens_per_slot, scale);
     int64_t active = 0, pairs = 0, rows = 0;
     for (const int64_t tokens : tokens_per_slot) {
       active += tokens > 0;
       pairs += tokens;
       rows += (tokens + tile_mask_) & ~tile_mask_;
     }
-    const auto a = static_cast<double>(active), p = static_cast<double>(pairs), r = static_cast<double>(rows);
-    return Roofline(routed_floor_ + std::max(a * gate_up_slot_ + p * gate_up_pair_, r * gate_up_row_) +
-                    p * swiglu_pair_ + std::max(a * down_slot_ + p * down_pair_, r * down_row_));
+    return Experts(static_cast<double>(active), static_cast<double>(pairs), static_cast<double>(rows));
   }
 
   Cost LmHead(int64_t tokens) const override {
@@ -121,6 +120,23 @@ class RooflineCostModel final : public CostModel {
   }
 
  private:
+  Cost ScaledExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const {
+    EPSIM_CHECK(scale.size() == tokens_per_slot.size());
+    double active = 0, pairs = 0, rows = 0;
+    for (size_t slot = 0; slot < scale.size(); ++slot) {
+      const int64_t tokens = tokens_per_slot[slot];
+      active += tokens > 0 ? scale[slot] : 0;
+      pairs += scale[slot] * static_cast<double>(tokens);
+      rows += scale[slot] * static_cast<double>((tokens + tile_mask_) & ~tile_mask_);
+    }
+    return Experts(active, pairs, rows);
+  }
+
+  Cost Experts(double active, double pairs, double rows) const {
+    return Roofline(routed_floor_ + std::max(active * gate_up_slot_ + pairs * gate_up_pair_, rows * gate_up_row_) +
+                    pairs * swiglu_pair_ + std::max(active * down_slot_ + pairs * down_pair_, rows * down_row_));
+  }
+
   static Cost Roofline(double picoseconds) {
     return {.time = RoundUpWithinStep(picoseconds), .source = CostSource::kRoofline};
   }

@@ -25,6 +25,8 @@ namespace epsim {
 //     down          grouped_floor + max(active * W2 + pairs * (a(I) + 2 * H) B, rows * 2 * H * I flop)
 //                   W13 and W2 are WeightBytes of [I, H] twice and of [H, I]; B and flop stand for picoseconds at the
 //                   rates of MakeGpuRates.  Without tokens the floors remain.
+//                   Experts of unequal cost count by their scale s: active = sum s, pairs = sum s * t,
+//                   rows = sum s * ceil(t / tile) * tile; the floors are those of the kernels and stay.
 //
 // Payloads: dispatch a(H) in `precision.dispatch`, combine 2 * H.
 // REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT (CompleteCostConfig).

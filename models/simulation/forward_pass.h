@@ -11,6 +11,7 @@
 #include "engine/event_queue.h"
 #include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
+#include "models/costs/expert_cost_scale.h"
 #include "models/model.pb.h"
 #include "models/schedule/program.h"
 #include "models/schedule/schedule.pb.h"
@@ -26,6 +27,8 @@ struct ForwardContext {
   const ModelSpec* model;
   const Cluster* cluster;
   const CostModel* costs;
+  // Null: all 1.
+  const ExpertCostScale* expert_cost_scale = nullptr;
   Communication* communication;  // Asked to admit each step.
   ScheduleConfig schedule;       // Complete and checked (schedule_config.h).
   Network* network;

@@ -90,7 +90,7 @@ absl::Status Simulation::RunStep(const StepBatch& batch, Workers& workers, const
   whole_.resize(in_pieces ? shape_.layers : 0);
   workers.ForEach(shape_.layers, [&](int layer) {
     if (stop.stop_requested()) return;
-    RouteLayer(*routing_, *context_.costs, *context_.cluster, shape_, layer, &work_);
+    RouteLayer(*routing_, *context_.costs, context_.expert_cost_scale, *context_.cluster, shape_, layer, &work_);
     if (in_pieces) AddUpPieces(work_, layer, &whole_[layer]);
     for (int rank = 0; rank < shape_.ranks; ++rank) {
       Duration& time = expert_time_[static_cast<size_t>(layer) * shape_.ranks + rank];

@@ -64,20 +64,27 @@ void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& pol
   work->quantize_costs.resize(policy.quantizes_received ? work->expert_costs.size() : 0);
 }
 
-void RouteLayer(const PlacedRouting& routing, const CostModel& costs, const Cluster& cluster,
-                const PlacementShape& shape, int layer, StepWork* work) {
+void RouteLayer(const PlacedRouting& routing, const CostModel& costs, const ExpertCostScale* scale,
+                const Cluster& cluster, const PlacementShape& shape, int layer, StepWork* work) {
   const size_t ranks = shape.ranks, pieces = work->split.pieces.size();
+  std::vector<double> scale_of_slot;  // [slots]; empty: all 1.
+  if (scale != nullptr) {
+    scale_of_slot.resize(shape.slots);
+    scale->Gather(Layer(layer), routing.placement().experts_of_slots(Layer(layer)), absl::MakeSpan(scale_of_slot));
+  }
   for (size_t piece = 0; piece < pieces; ++piece) {
     const size_t place = static_cast<size_t>(layer) * pieces + piece;
     RoutedLayer& routed = work->routed[place];
     routing.Count(*work->batch, work->split.pieces[piece], Layer(layer), &routed);
     if (work->padded) routed.tokens.assign(&work->own_rows[piece * ranks], &work->own_rows[piece * ranks] + ranks);
     const absl::Span<const int32_t> tokens = routed.tokens_per_slot;
+    const absl::Span<const double> scales = scale_of_slot;
     for (size_t rank = 0; rank < ranks; ++rank) {
       const double speed = cluster.gpu_speed(Rank(static_cast<int32_t>(rank)));
       const size_t i = place * ranks + rank;
+      const size_t first = rank * shape.slots_per_rank(), count = shape.slots_per_rank();
       work->expert_costs[i] =
-          costs.RoutedExperts(tokens.subspan(rank * shape.slots_per_rank(), shape.slots_per_rank()));
+          costs.RoutedExperts(tokens.subspan(first, count), scales.empty() ? scales : scales.subspan(first, count));
       work->expert_costs[i].time = AtSpeed(work->expert_costs[i].time, speed);
       if (work->quantize_costs.empty()) continue;
       int64_t received = 0;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "models/costs/cost_model.h"
+#include "models/costs/expert_cost_scale.h"
 #include "models/routing/placed_routing.h"
 #include "models/schedule/batch_split.h"
 #include "platforms/cluster.h"
@@ -40,9 +41,10 @@ struct StepPolicy {
 // Fills in what does not depend on the layer, and makes room for the rest.
 void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& policy, int moe_layers, StepWork* work);
 
-// Fills in one MoE layer.  Thread-safe for different layers of one step.
-void RouteLayer(const PlacedRouting& routing, const CostModel& costs, const Cluster& cluster,
-                const PlacementShape& shape, int layer, StepWork* work);
+// Fills in one MoE layer.  `scale`: of the experts, null where all are 1.  Thread-safe for different layers of one
+// step.
+void RouteLayer(const PlacedRouting& routing, const CostModel& costs, const ExpertCostScale* scale,
+                const Cluster& cluster, const PlacementShape& shape, int layer, StepWork* work);
 
 // The counts of all pieces of a layer together, without padding.
 void AddUpPieces(const StepWork& work, int layer, RoutedLayer* whole);

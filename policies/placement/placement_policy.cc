@@ -7,6 +7,7 @@
 #include "engine/check.h"
 #include "engine/status_macros.h"
 #include "policies/placement/checked_placement.h"
+#include "policies/placement/compute_aware_placement.h"
 #include "policies/placement/contiguous_placement.h"
 #include "policies/placement/eplb_placement.h"
 
@@ -27,6 +28,10 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewContiguousPlacement(shape);
     case PlacementPolicyConfig::kEplb:
       return NewEplbPlacement(config.eplb(), shape);
+    case PlacementPolicyConfig::kComputeAware:
+      return NewComputeAwarePlacement(config.compute_aware(), shape);
+    case PlacementPolicyConfig::kComputeAwareHierarchical:
+      return NewComputeAwareHierarchicalPlacement(config.compute_aware_hierarchical(), shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -87,6 +92,8 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return false;
     case PlacementPolicyConfig::kEplb:
+    case PlacementPolicyConfig::kComputeAware:
+    case PlacementPolicyConfig::kComputeAwareHierarchical:
       return true;
   }
   EPSIM_CHECK(false);

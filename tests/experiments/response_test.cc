@@ -202,6 +202,48 @@ TEST_F(Response, RelabelledExpertsAreBalancedTheSameWithReplicas) {
   }
 }
 
+// --- Experts that cost more take more. ---
+
+// Each stage of the experts: 22.5 us of floors (costs.proto) and the rest.
+TEST_F(Response, TwiceTheCostOfEveryExpertDoublesItsStageBeyondTheFloors) {
+  const auto witness = [&](std::vector<std::string> set) {
+    set.push_back("ranks=4");
+    return Witness(*ResolveExperiment({.path = experiment_, .trace = {}, .set = set, .seed = {}})).value();
+  };
+  const auto scales = [](const char* scale) {
+    std::string list = std::string("costs.expert_cost_scale.scale=[") + scale;
+    for (int expert = 1; expert < kExperts; ++expert) list += std::string(", ") + scale;
+    return list + "]";
+  };
+  const WitnessedRun base = witness({}), one = witness({scales("1")}), two = witness({scales("2")});
+  ASSERT_EQ(two.steps.size(), base.steps.size());
+  int stages = 0;
+  for (size_t step = 0; step < base.steps.size(); ++step) {
+    ASSERT_EQ(two.steps[step].stages.size(), base.steps[step].stages.size());
+    for (size_t i = 0; i < base.steps[step].stages.size(); ++i) {
+      const SeenStage &before = base.steps[step].stages[i], &after = two.steps[step].stages[i];
+      for (size_t rank = 0; rank < before.start.size(); ++rank) {
+        EXPECT_EQ(one.steps[step].stages[i].finish[rank], before.finish[rank]);
+        if (before.kind != StageKind::kRoutedExperts) continue;
+        const double once = 1.0 * (before.finish[rank] - before.start[rank]).count() - 22.5e6;
+        EXPECT_NEAR(1.0 * (after.finish[rank] - after.start[rank]).count() - 22.5e6, 2 * once, 2);
+        ++stages;
+      }
+    }
+  }
+  EXPECT_GT(stages, 0);
+}
+
+// A spread is drawn from the run's seed and said in the report.
+TEST_F(Response, ASpreadOfExpertCostsIsDrawnFromTheSeed) {
+  const std::string spread = "costs.expert_cost_scale.spread=0.5";
+  const RunReport base = Report({}), spread_out = Report({spread});
+  EXPECT_NE(spread_out.step_time_us, base.step_time_us);
+  EXPECT_THAT(Report({spread}).step_time_us, ElementsAreArray(spread_out.step_time_us));
+  EXPECT_NE(spread_out.summary.dump().find("experts of unequal cost: drawn log-normal with spread 0.5"),
+            std::string::npos);
+}
+
 // --- Twice the same traffic is balanced as once. ---
 
 class RepeatedRequests : public Response {

@@ -57,6 +57,16 @@ TEST_F(SetupTest, OverridesWinAndAreRecorded) {
                           "--set workload.lock_step.requests_per_rank=2", "--seed 9", "--trace " + other));
 }
 
+TEST_F(SetupTest, ExpertCostScalesFitTheModel) {
+  EXPECT_THAT(Error(R"(trace: "small.eptrace" model: "model.txtpb" platform: "h100-sxm" ranks: 8
+                       costs { expert_cost_scale { scale: [1, 0] } })"),
+              HasSubstr("expert_cost_scale.scale: number 2 is 0; it must be more than 0 and at most 1000"));
+  EXPECT_THAT(
+      Run({"costs.expert_cost_scale.scale=[1, 2]"}).status().message(),
+      HasSubstr("small.experiment: expert_cost_scale.scale: 2 numbers for a model of 2 MoE layers of 16 experts; "
+                "16 would do, for all layers, or 32"));
+}
+
 TEST_F(SetupTest, TheTraceIsGivenOnce) {
   const auto resolved =
       ResolveExperiment({.path = experiment_, .trace = "a.eptrace", .set = {"trace=b.eptrace"}, .seed = {}});

@@ -133,6 +133,7 @@ absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
   const ForwardContext context{.model = &resolved.model(),
                                .cluster = &parts.cluster,
                                .costs = parts.costs.get(),
+                               .expert_cost_scale = parts.expert_cost_scale.get(),
                                .communication = parts.communication.get(),
                                .schedule = experiment.schedule(),
                                .network = &network,

@@ -74,6 +74,15 @@ TEST(CostModelContractTest, EveryModelOnEveryGpu) {
           EXPECT_GT(model_costs.LmHead(16).time, model_costs.LmHead(0).time);
           EXPECT_GT(model_costs.RoutedExperts({1, 0, 5}).time, model_costs.RoutedExperts({0, 0, 0}).time);
           EXPECT_GT(model_costs.RoutedExperts({0, 0, 0}).time, zero);
+          // A scale of 1 is none; with twice the scale an expert takes twice as long beyond the floors, as each of the
+          // times has been rounded up.
+          const Duration floor = model_costs.RoutedExperts({0, 0, 0}).time,
+                         once = model_costs.RoutedExperts({1, 0, 5}).time;
+          EXPECT_EQ(model_costs.RoutedExperts({1, 0, 5}, {1, 1, 1}).time, once);
+          EXPECT_NEAR(1.0 * (model_costs.RoutedExperts({1, 0, 5}, {2, 2, 2}).time - floor).count(),
+                      2.0 * (once - floor).count(), 2);
+          EXPECT_GT(model_costs.RoutedExperts({1, 0, 5}, {1, 1, 2}).time, once);
+          EXPECT_EQ(model_costs.RoutedExperts({1, 0, 5}, {1, 2, 1}).time, once);
           EXPECT_EQ(model_costs.SharedExperts(16).time > zero, model.shared_experts() > 0);
           EXPECT_EQ(model_costs.DenseMlp(16).time > zero, model.moe_layers() < model.layers());
           // The same question has the same answer.

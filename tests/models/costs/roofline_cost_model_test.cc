@@ -89,6 +89,33 @@ TEST(RooflineRoutedExpertsTest, Mxfp4WithMxfp8UsesTheFp8Units) {
             7'000'000 + 6'291'456 + 20 * 644 + 3'145'728);
 }
 
+int64_t Scaled(const std::vector<int32_t>& tokens, const std::vector<double>& scale, const GpuSpec& gpu = RoundGpu()) {
+  return RoundCosts(RoundConfig(), RoundModel(), gpu)->RoutedExperts(tokens, scale).time.count();
+}
+
+// Slots of scale 2 and 0.5 with 3 and 17 tokens: active 2.5, pairs 2 * 3 + 0.5 * 17 = 14.5.
+TEST(RooflineRoutedExpertsTest, AScaleCountsWeightsAndActivations) {
+  EXPECT_EQ(Scaled(kHistogram, {2, 100, 0.5}),
+            7'000'000 + (5 * 131'072 / 2 + 29 * 512) + 29 * 384 + (5 * 65'536 / 2 + 29 * 384));
+}
+
+// Rows 2 * 16 + 0.5 * 32 = 48, at 1 ps an operation; the SwiGLU is of 14.5 pairs.
+TEST(RooflineRoutedExpertsTest, AScaleCountsRows) {
+  GpuSpec slow = RoundGpu();
+  slow.set_bf16("1 TFLOP/s");
+  EXPECT_EQ(Scaled(kHistogram, {2, 100, 0.5}, slow), 7'000'000 + 6'291'456 + 29 * 384 + 3'145'728);
+}
+
+TEST(RooflineRoutedExpertsTest, ScalesOfSlotsWithoutTokensAndOfOneDoNotMatter) {
+  EXPECT_EQ(Scaled(kHistogram, {1, 1, 1}), Experts("", kHistogram));
+  EXPECT_EQ(Scaled(kHistogram, {1, 7, 1}), Experts("", kHistogram));
+  EXPECT_EQ(Scaled({0, 0}, {3, 4}), 7'000'000);
+}
+
+TEST(RooflineRoutedExpertsDeathTest, EverySlotHasAScale) {
+  EXPECT_DEATH(RoundCosts()->RoutedExperts({1, 2, 3}, {1, 1}), "scale.size");
+}
+
 TEST(CompleteCostConfigTest, FillsInWhatGoesWithTheWeights) {
   const auto complete = [](const std::string& precision) {
     return CompleteCostConfig(Parse<CostConfig>("precision { " + precision + " }"))->precision();

@@ -126,6 +126,27 @@ TEST_P(RooflineMetamorphicTest, TheOrderOfSlotsAndEmptyOnesDoNotMatter) {
   }
 }
 
+// Twice every scale doubles all but the floors; a larger one is never cheaper.  Each time was rounded up.
+TEST_P(RooflineMetamorphicTest, TimeBeyondTheFloorsGoesWithTheScale) {
+  const auto costs = On(Hopper());
+  RandomStream random(8, "histograms");
+  for (int round = 0; round < 50; ++round) {
+    std::vector<int32_t> tokens(1 + random.Below(12));
+    std::vector<double> scale(tokens.size());
+    for (int32_t& t : tokens) t = random.Below(3) == 0 ? 0 : static_cast<int32_t>(random.Below(600));
+    for (double& s : scale) s = 0.1 + 3 * random.Unit();
+    const Duration floor = costs->RoutedExperts(std::vector<int32_t>(tokens.size())).time;
+    const Duration once = costs->RoutedExperts(tokens, scale).time;
+    std::vector<double> more = scale;
+    for (double& s : more) s *= 2;
+    EXPECT_NEAR(1.0 * (costs->RoutedExperts(tokens, more).time - floor).count(), 2.0 * (once - floor).count(), 2);
+    more = scale;
+    const size_t slot = random.Below(more.size());
+    more[slot] *= 1.5;
+    EXPECT_EQ(costs->RoutedExperts(tokens, more).time > once, tokens[slot] > 0);
+  }
+}
+
 // Phases add up to no less than each alone.
 TEST_P(RooflineMetamorphicTest, AMixedStepCostsAtLeastEachOfItsPhases) {
   const auto costs = On(Hopper());

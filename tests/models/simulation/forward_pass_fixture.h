@@ -26,7 +26,7 @@ class ConstantCosts : public CostModel {
   Cost Router(int64_t tokens) const override { return {1us + router_row * tokens}; }
   Cost Quantize(int64_t tokens) const override { return {quantize_row * tokens}; }
   Cost SharedExperts(int64_t) const override { return {shared}; }
-  Cost RoutedExperts(absl::Span<const int32_t>) const override { return {}; }
+  Cost RoutedExperts(absl::Span<const int32_t>, absl::Span<const double>) const override { return {}; }
   Cost LmHead(int64_t) const override { return {2us}; }
 
   Duration shared{0}, router_row{0}, quantize_row{0};

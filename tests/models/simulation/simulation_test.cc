@@ -34,13 +34,15 @@ class GivenSteps : public StepSource {
   size_t next_ = 0;
 };
 
-// A microsecond a token-expert pair.
+// A microsecond a token-expert pair, times its scale.
 class CostsByPair : public ConstantCosts {
  public:
-  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const override {
-    Duration time{};
-    for (const int32_t tokens : tokens_per_slot) time += Duration(1us) * tokens;
-    return {time};
+  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const override {
+    double us = 0;
+    for (size_t slot = 0; slot < tokens_per_slot.size(); ++slot) {
+      us += tokens_per_slot[slot] * (scale.empty() ? 1 : scale[slot]);
+    }
+    return {RoundUpSeconds(us * 1e-6)};
   }
 };
 
@@ -76,9 +78,8 @@ class SimulationTest : public ForwardPassTest {
   SimulationTest() {
     model_.set_layers(kLayers);
     model_.set_moe_layers(kLayers);
-    for (int l = 0; l < kLayers; ++l) {
-      for (int expert = 0; expert < kExperts; ++expert) experts_of_slots_.push_back(LogicalExpert(expert));
-    }
+    // Slot s holds expert kExperts - 1 - s.
+    for (int i = kLayers * kExperts; i > 0; --i) experts_of_slots_.push_back(LogicalExpert((i - 1) % kExperts));
     RandomStream random(1, "ids");
     for (std::byte& id : ids_) id = static_cast<std::byte>(random.Below(kExperts / 2));
     // Two experts that differ: one of the first half, one of the second.
@@ -116,6 +117,7 @@ class SimulationTest : public ForwardPassTest {
 
   const PlacementShape shape_{.layers = kLayers, .experts = kExperts, .slots = kExperts, .ranks = kRanks};
   std::vector<LogicalExpert> experts_of_slots_;
+  std::unique_ptr<const ExpertCostScale> scale_;
   std::vector<std::byte> ids_ = std::vector<std::byte>(kLayers * 13 * kTopK);
   CostsByPair pair_costs_;
   Admits admits_;
@@ -145,6 +147,30 @@ TEST_F(SimulationTest, PiecesAddUpToTheWhole) {
         EXPECT_EQ(seen.pairs, wanted.pairs);
       }
       EXPECT_THAT(records_.steps[step].expert_time, ElementsAreArray(whole[step].expert_time));
+    }
+  }
+}
+
+// Expert e of layer l costs 1 + e + l times as much.
+TEST_F(SimulationTest, AnExpertTakesItsScaleWhereverItLies) {
+  std::vector<double> scale;
+  for (int layer = 0; layer < kLayers; ++layer) {
+    for (int expert = 0; expert < kExperts; ++expert) scale.push_back(1 + expert + layer);
+  }
+  scale_ = std::make_unique<const ExpertCostScale>(kExperts, scale);
+  for (const char* schedule : {"", "max_tokens: 5"}) {
+    ASSERT_TRUE(Simulate(schedule).ok());
+    for (const SeenStep& step : records_.steps) {
+      for (int layer = 0; layer < kLayers; ++layer) {
+        for (int rank = 0; rank < kRanks; ++rank) {
+          Duration time{};
+          for (int slot = rank * kExperts / kRanks; slot < (rank + 1) * kExperts / kRanks; ++slot) {
+            const int expert = kExperts - 1 - slot;
+            time += Duration(1us) * step.layers[layer].tokens_per_slot[slot] * (1 + expert + layer);
+          }
+          EXPECT_EQ(step.expert_time[layer * kRanks + rank], time) << "layer " << layer << ", rank " << rank;
+        }
+      }
     }
   }
 }
