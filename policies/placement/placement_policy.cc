@@ -10,6 +10,11 @@
 #include "policies/placement/compute_aware_placement.h"
 #include "policies/placement/contiguous_placement.h"
 #include "policies/placement/eplb_placement.h"
+#include "policies/placement/eplb_vec_placement.h"
+#include "policies/placement/random_placement.h"
+#include "policies/placement/round_robin_placement.h"
+#include "policies/placement/trtllm_placement.h"
+#include "policies/placement/vllm_placement.h"
 
 namespace epsim {
 namespace {
@@ -32,6 +37,16 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewComputeAwarePlacement(config.compute_aware(), shape);
     case PlacementPolicyConfig::kComputeAwareHierarchical:
       return NewComputeAwareHierarchicalPlacement(config.compute_aware_hierarchical(), shape);
+    case PlacementPolicyConfig::kRoundRobin:
+      return NewRoundRobinPlacement(shape);
+    case PlacementPolicyConfig::kRandom:
+      return NewRandomPlacement(shape);
+    case PlacementPolicyConfig::kEplbVec:
+      return NewEplbVecPlacement(config.eplb_vec(), shape);
+    case PlacementPolicyConfig::kVllm:
+      return NewVllmPlacement(config.vllm(), shape);
+    case PlacementPolicyConfig::kTrtllm:
+      return NewTrtllmPlacement(shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -89,11 +104,16 @@ std::string PlacementName(const PlacementPolicyConfig& config) {
 bool GoesByLoad(const PlacementPolicyConfig& config) {
   switch (config.policy_case()) {
     case PlacementPolicyConfig::kContiguous:
+    case PlacementPolicyConfig::kRoundRobin:
+    case PlacementPolicyConfig::kRandom:
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return false;
     case PlacementPolicyConfig::kEplb:
     case PlacementPolicyConfig::kComputeAware:
     case PlacementPolicyConfig::kComputeAwareHierarchical:
+    case PlacementPolicyConfig::kEplbVec:
+    case PlacementPolicyConfig::kVllm:
+    case PlacementPolicyConfig::kTrtllm:
       return true;
   }
   EPSIM_CHECK(false);
