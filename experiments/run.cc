@@ -18,6 +18,7 @@
 #include "engine/text_proto.h"
 #include "engine/unit_text.h"
 #include "experiments/aggregate_load.h"
+#include "experiments/analytic_run.h"
 #include "experiments/assembly.h"
 #include "experiments/plan.h"
 #include "experiments/report_folder.h"
@@ -71,15 +72,14 @@ class StrategyUse : public Observer {
   int64_t steps_ = 0;
 };
 
-// "experts MXFP4, other weights BF16, ...".
+}  // namespace
+
 std::string PrintPrecision(const Precision& precision) {
   return absl::StrCat("experts ", NumberType_Name(precision.expert_weights()), " computed in ",
                       NumberType_Name(precision.expert_activations()), ", other weights ",
                       NumberType_Name(precision.other_weights()), ", dispatch ", NumberType_Name(precision.dispatch()),
                       ", KV cache ", NumberType_Name(precision.kv_cache()));
 }
-
-}  // namespace
 
 std::string PlacementName(const Experiment& experiment) {
   const auto* oneof = PlacementPolicyConfig::descriptor()->FindOneofByName("policy");
@@ -93,6 +93,7 @@ std::string JsonText(const nlohmann::ordered_json& json) {
 }
 
 absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptions& options) {
+  if (resolved.trace_path.empty()) return AnalyticRun(resolved, options);
   if (options.out.empty()) return RunInto(resolved, options, nullptr);
   ReportFolder folder(options.out);
   ASSIGN_OR_RETURN(RunReport report, RunInto(resolved, options, &folder));

@@ -24,7 +24,7 @@ struct RunReport {
   std::vector<double> step_time_us;  // [scored steps]
 };
 
-// Files appear in `out` only when the run has succeeded: manifest.txtpb, summary.json, steps.csv, timeline.json.
+// Without a trace, an estimate (analytic_run.h).  Files appear in `out` only when the run has succeeded: manifest.txtpb, summary.json, steps.csv, timeline.json.
 absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptions& options);
 
 // As Run, for one of several runs whose reports belong together: `folder`, for options.out, is filled but left to the
@@ -34,6 +34,9 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
 // Every JSON text that epsim writes: two spaces a level, a new line at the end; bytes that are not UTF-8 (from names
 // that a user gave) are replaced.
 std::string JsonText(const nlohmann::ordered_json& json);
+
+// "experts MXFP4, other weights BF16, ...".
+std::string PrintPrecision(const Precision& precision);
 
 // The name of the experiment's placement policy, as the schema spells it.
 std::string PlacementName(const Experiment& experiment);

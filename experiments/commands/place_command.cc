@@ -1,12 +1,9 @@
 // `epsim place`: the placement that a policy makes of given loads, without a simulation.
-#include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,8 +12,8 @@
 #include "absl/strings/str_join.h"
 #include "engine/random_stream.h"
 #include "engine/status_macros.h"
-#include "engine/whole_file.h"
 #include "experiments/commands/commands.h"
+#include "experiments/commands/json_file.h"
 #include "experiments/commands/seed_flag.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
@@ -41,63 +38,16 @@ struct Load {
   std::vector<double> weight;  // [layers, experts]
 };
 
-// Looks only for the first error of a JSON text.
-struct FirstJsonError : Json::json_sax_t {
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
-  bool start_object(size_t) override { return true; }
-  bool end_object() override { return true; }
-  bool start_array(size_t) override { return true; }
-  bool end_array() override { return true; }
-  bool key(string_t&) override { return true; }
-  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    bytes_read = position;
-    // "[json.exception.parse_error.101] parse error at line 1, column 2: problem": the place is ours to say.
-    const std::string_view what = error.what();
-    const size_t column = what.find(", column ");
-    const size_t problem = column == what.npos ? what.find("] ") : what.find(": ", column);
-    message = problem == what.npos ? what : what.substr(problem + 2);
-    return false;
-  }
-
-  size_t bytes_read = 0;  // With the offending one.
-  std::string message;
-};
-
-absl::StatusOr<Json> ReadJson(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
-  if (!json.is_discarded()) return json;
-  FirstJsonError error;
-  Json::sax_parse(text, &error);
-  const std::string_view before = std::string_view(text).substr(0, std::max<size_t>(error.bytes_read, 1) - 1);
-  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
-  const size_t column = before.size() - (before.rfind('\n') + 1) + 1;  // npos + 1 is 0.
-  return absl::InvalidArgumentError(absl::StrCat(path, ":", line, ":", column, ": ", error.message));
-}
-
-// The value as JSON, cut where it is long.
-std::string Excerpt(const Json& value) {
-  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
-  if (text.size() > 40) text = text.substr(0, 37) + "...";
-  return text;
-}
-
 absl::StatusOr<Load> ReadLoad(const std::string& path) {
-  ASSIGN_OR_RETURN(const Json json, ReadJson(path));
+  ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path));
   if (!json.is_object() || !json.contains("weight")) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": expected {\"weight\": [[...] per layer]}, not ", Excerpt(json)));
+        absl::StrCat(path, ": expected {\"weight\": [[...] per layer]}, not ", JsonExcerpt(json)));
   }
   const Json& layers = json["weight"];
   if (!layers.is_array() || layers.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": weight: expected one array of weights per layer, not ", Excerpt(layers)));
+        absl::StrCat(path, ": weight: expected one array of weights per layer, not ", JsonExcerpt(layers)));
   }
   Load load;
   load.layers = static_cast<int>(layers.size());
@@ -106,7 +56,7 @@ absl::StatusOr<Load> ReadLoad(const std::string& path) {
     const std::string place = absl::StrCat(path, ": weight: layer ", layer);
     if (!weights.is_array() || weights.empty()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(place, ": expected one weight per expert, not ", Excerpt(weights)));
+          absl::StrCat(place, ": expected one weight per expert, not ", JsonExcerpt(weights)));
     }
     if (layer == 0) load.experts = static_cast<int>(weights.size());
     if (weights.size() != static_cast<size_t>(load.experts)) {
@@ -117,7 +67,7 @@ absl::StatusOr<Load> ReadLoad(const std::string& path) {
       const Json& weight = weights[expert];
       const auto error = [&](const char* problem) {
         return absl::InvalidArgumentError(
-            absl::StrCat(place, ", expert ", expert, ": ", Excerpt(weight), " is ", problem));
+            absl::StrCat(place, ", expert ", expert, ": ", JsonExcerpt(weight), " is ", problem));
       };
       if (!weight.is_number()) return error("not a number");
       const double value = weight.get<double>();
