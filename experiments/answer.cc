@@ -39,6 +39,21 @@ std::string Limit(const Json& limiting, const char* what) {
   return absl::StrFormat("%s %s in %.0f %% of steps", what, id, 100 * most["share"].get<double>());
 }
 
+// Of a run without a trace.
+std::string AnalyticText(const Json& a) {
+  std::string text =
+      absl::StrFormat("  analytic          no trace; uniform independent routing of %d tokens, contexts of %d tokens\n",
+                      a["tokens"].get<int64_t>(), a["context_tokens"].get<int64_t>());
+  absl::StrAppendFormat(&text,
+                        "  busiest rank      %.4g of %d experts active (exact; mean %.4g), %.4g +- %.2g token-expert "
+                        "pairs (mean %.4g)\n",
+                        a["max_expert_load"].get<double>(), a["experts_per_rank"].get<int>(),
+                        a["mean_expert_load"].get<double>(), a["max_pairs"].get<double>(),
+                        1.96 * a["max_pairs_standard_error"].get<double>(), a["mean_pairs"].get<double>());
+  absl::StrAppendFormat(&text, "  experts           %.1f us a layer\n", a["expert_layer_us"].get<double>());
+  return text;
+}
+
 }  // namespace
 
 std::string AnswerText(const Json& s) {
@@ -47,6 +62,7 @@ std::string AnswerText(const Json& s) {
       s["ranks"].get<int>(), s["platform"].get<std::string>(), s["nodes"].get<int>(),
       s["nodes"].get<int>() == 1 ? "" : "s", s["placement"].get<std::string>(),
       s["hindsight"].get<bool>() ? " (hindsight bound)" : "", s["experts"].get<int>(), s["slots"].get<int>());
+  if (s.contains("analytic")) absl::StrAppend(&text, AnalyticText(s["analytic"]));
   const double step = s["step_time_us"]["mean"].get<double>();
   absl::StrAppendFormat(&text, "  step time         %.1f us%s%s\n", step,
                         PlusMinus(s["step_time_us"]["interval95"], step),
@@ -93,12 +109,16 @@ std::string AnswerText(const Json& s) {
                   sms > 0 ? absl::StrCat(", on ", sms, " SMs") : "",
                   buffers > 0 ? absl::StrCat(", buffers of ", HumanBytes(buffers), " a GPU") : "", "\n");
   text += RebalancesText(s["rebalancing"]);
-  absl::StrAppendFormat(&text, "  trace             %s: %d steps scored (%d tokens of %d), %d planned on%s; %s\n",
-                        s["trace"]["hash"].get<std::string>(), s["trace"]["steps"].get<int64_t>(),
-                        s["trace"]["scored_tokens"].get<int64_t>(), s["trace"]["tokens"].get<int64_t>(),
-                        s["trace"]["planning_steps"].get<int64_t>(),
-                        s["hindsight"].get<bool>() ? " (the scored ones)" : "",
-                        s["trace"]["batches"].get<std::string>());
+  if (s.contains("analytic")) {
+    absl::StrAppend(&text, "  step              ", s["trace"]["batches"].get<std::string>(), "\n");
+  } else {
+    absl::StrAppendFormat(&text, "  trace             %s: %d steps scored (%d tokens of %d), %d planned on%s; %s\n",
+                          s["trace"]["hash"].get<std::string>(), s["trace"]["steps"].get<int64_t>(),
+                          s["trace"]["scored_tokens"].get<int64_t>(), s["trace"]["tokens"].get<int64_t>(),
+                          s["trace"]["planning_steps"].get<int64_t>(),
+                          s["hindsight"].get<bool>() ? " (the scored ones)" : "",
+                          s["trace"]["batches"].get<std::string>());
+  }
   for (const Json& note : s["notes"]) absl::StrAppend(&text, "  note              ", note.get<std::string>(), "\n");
   return text;
 }

@@ -126,6 +126,7 @@ int main(int argc, char** argv) {
   epsim::AddCheckCommand(app, invocation);
   epsim::AddListCommand(app, invocation);
   epsim::AddPlaceCommand(app, invocation);
+  epsim::AddMaxLoadCommand(app, invocation);
   epsim::AddValidateCommand(app, invocation);
   epsim::AddFitCommand(app, invocation);
   epsim::AddTraceCommands(app, invocation);

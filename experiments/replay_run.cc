@@ -45,11 +45,15 @@ ReplayRun::ReplayRun(const ResolvedExperiment& resolved, ReportFolder* folder, s
              }) {}
 
 absl::Status ReplayRun::Prepare(const RecordedLoad& seen) {
+  seen_steps_ = seen.steps;
+  ASSIGN_OR_RETURN(Placement placement, PlanPlacement(experiment(), *parts_, seen));
+  return Prepare(std::move(placement));
+}
+
+absl::Status ReplayRun::Prepare(Placement placement) {
   if (experiment().network().has_simgrid()) {  // Slow: said before, not only in the report.
     for (const std::string& note : parts_->notes) std::cerr << "note: " << note << "\n";
   }
-  seen_steps_ = seen.steps;
-  ASSIGN_OR_RETURN(Placement placement, PlanPlacement(experiment(), *parts_, seen));
   routing_.emplace(std::move(placement), parts_->replica_choice.get(), experiment().seed(),
                    parts_->communication->detail());
   ForwardContext context{.model = &resolved_.model(),
@@ -79,21 +83,21 @@ absl::Status ReplayRun::Prepare(const RecordedLoad& seen) {
   return absl::OkStatus();
 }
 
-std::vector<std::string> ReplayRun::Notes(const TraceReader& trace, const StepSource& source,
-                                          const RunFacts& facts) const {
-  std::vector<std::string> notes = parts_->notes;
+std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const RunFacts& facts) const {
+  std::vector<std::string> notes = replayed.notes;
+  notes.insert(notes.end(), parts_->notes.begin(), parts_->notes.end());
   if (facts.expert_bytes_per_gpu + facts.footprint.buffers > facts.gpu_memory) {
     notes.push_back(
         "does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
   }
   for (std::string& note : parts_->communication->notes()) notes.push_back(std::move(note));
-  if (seen_steps_ == 0 && GoesByLoad(experiment().placement())) {
+  if (seen_steps_ == 0 && !replayed.trace_path.empty() && GoesByLoad(experiment().placement())) {
     notes.push_back("no load had been seen before the scored steps: placed as a server starts, contiguous");
   }
   if (hindsight()) notes.push_back("hindsight: planned on the steps that are scored; a bound, not a policy");
-  if (!trace.header().synthetic().empty()) notes.push_back("synthetic trace: " + trace.header().synthetic());
-  if (source.resampled()) notes.push_back("requests were resampled: the trace has too few for this many ranks");
-  if (facts.counts_only) {
+  if (!replayed.synthetic.empty()) notes.push_back("synthetic trace: " + replayed.synthetic);
+  if (replayed.resampled) notes.push_back("requests were resampled: the trace has too few for this many ranks");
+  if (replayed.counts_only && !replayed.trace_path.empty()) {
     notes.push_back("the trace has counts only: traffic is its expectation if tokens chose experts independently");
   }
   if (experiment().rebalance().measure_planning_time()) {
@@ -103,7 +107,7 @@ std::vector<std::string> ReplayRun::Notes(const TraceReader& trace, const StepSo
   return notes;
 }
 
-absl::StatusOr<RunReport> ReplayRun::Report(const TraceReader& trace, const StepSource& source) {
+absl::StatusOr<RunReport> ReplayRun::Report(const ReplayedSteps& replayed) {
   if (timeline_.has_value()) timeline_->Close();
   const ModelSpec& model = resolved_.model();
   RunFacts facts{.placement = PlacementName(experiment().placement()),
@@ -115,13 +119,13 @@ absl::StatusOr<RunReport> ReplayRun::Report(const TraceReader& trace, const Step
                  .slots = shape().slots,
                  .experts = shape().experts,
                  .planning_steps = seen_steps_,
-                 .trace_hash = trace.hash(),
-                 .trace_synthetic = trace.header().synthetic(),
-                 .batches = source.description(),
-                 .resampled = source.resampled(),
-                 .counts_only = trace.header().granularity() == COUNTS,
-                 .trace_tokens = trace.index().tokens(),
-                 .missing_ids = trace.index().missing_ids(),
+                 .trace_hash = replayed.trace_hash,
+                 .trace_synthetic = replayed.synthetic,
+                 .batches = replayed.batches,
+                 .resampled = replayed.resampled,
+                 .counts_only = replayed.counts_only,
+                 .trace_tokens = replayed.trace_tokens,
+                 .missing_ids = replayed.missing_ids,
                  .aggregate_balancedness = aggregate_.Balancedness(),
                  .communication = strategies_.Text(),
                  .footprint = strategies_.footprint(),
@@ -132,16 +136,19 @@ absl::StatusOr<RunReport> ReplayRun::Report(const TraceReader& trace, const Step
                  .precision = PrintPrecision(experiment().costs().precision()),
                  .rebalancing = RebalancesJson(experiment().rebalance(), simulation_->rebalances()),
                  .notes = {}};
-  facts.notes = Notes(trace, source, facts);
+  facts.notes = Notes(replayed, facts);
   RunReport report{.summary = summary_.Json(facts), .step_time_us = summary_.step_time_us()};
+  if (!replayed.analytic.is_null()) report.summary["analytic"] = replayed.analytic;
   if (folder_ == nullptr) return report;
 
   ASSIGN_OR_RETURN(WholeFile * summary_file, folder_->Create("summary.json"));
   summary_file->Write(JsonText(report.summary));
   Manifest manifest = resolved_.manifest;
-  Manifest::Input* input = manifest.add_inputs();
-  input->set_path(resolved_.trace_path);
-  input->set_xxh3(trace.hash());
+  if (!replayed.trace_path.empty()) {
+    Manifest::Input* input = manifest.add_inputs();
+    input->set_path(replayed.trace_path);
+    input->set_xxh3(replayed.trace_hash);
+  }
   ASSIGN_OR_RETURN(WholeFile * manifest_file, folder_->Create("manifest.txtpb"));
   manifest_file->Write(PrintTextProto(manifest));
   return report;

@@ -21,8 +21,7 @@
 #include "models/costs/cost_view.h"
 #include "models/routing/placed_routing.h"
 #include "models/simulation/simulation.h"
-#include "traces/format/trace_reader.h"
-#include "traces/workload/step_source.h"
+#include "nlohmann/json.hpp"
 
 namespace epsim {
 
@@ -31,27 +30,39 @@ struct RunReport {
   std::vector<double> step_time_us;  // [scored steps]
 };
 
+// What was replayed.
+struct ReplayedSteps {
+  std::string trace_path;  // Empty: no trace, but an estimate.
+  std::string trace_hash = "none", synthetic, batches;
+  bool resampled = false, counts_only = false;
+  int64_t trace_tokens = 0, missing_ids = 0;
+  nlohmann::ordered_json analytic;  // Of an estimate: what was assumed.
+  std::vector<std::string> notes;
+};
+
 class ReplayRun {
  public:
   // All checks that need no trace.  `resolved`, and `folder` where there is one, outlive the run.
   static absl::StatusOr<std::unique_ptr<ReplayRun>> Create(const ResolvedExperiment& resolved, ReportFolder* folder);
 
   const Experiment& experiment() const { return resolved_.experiment(); }
+  const Assembly& parts() const { return *parts_; }
   const PlacementShape& shape() const { return parts_->shape; }
   bool hindsight() const { return experiment().planning().has_hindsight(); }
 
-  // Plans on `seen`, and makes the simulation.  To be called once.
+  // Makes the simulation, on a placement planned on `seen` or given.  One of them is to be called, once.
   absl::Status Prepare(const RecordedLoad& seen);
+  absl::Status Prepare(Placement placement);
   // REQUIRES: Prepare() has succeeded.
   Simulation* simulation() { return &*simulation_; }
 
-  // After the replay of `source`.  Fills the folder, which is left to the caller to commit.
-  absl::StatusOr<RunReport> Report(const TraceReader& trace, const StepSource& source);
+  // After the replay.  Fills the folder, which is left to the caller to commit.
+  absl::StatusOr<RunReport> Report(const ReplayedSteps& replayed);
 
  private:
   ReplayRun(const ResolvedExperiment& resolved, ReportFolder* folder, std::unique_ptr<Assembly> parts);
 
-  std::vector<std::string> Notes(const TraceReader& trace, const StepSource& source, const RunFacts& facts) const;
+  std::vector<std::string> Notes(const ReplayedSteps& replayed, const RunFacts& facts) const;
 
   const ResolvedExperiment& resolved_;
   ReportFolder* const folder_;

@@ -12,7 +12,10 @@
 #include "engine/progress.h"
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
+#include "experiments/analytic_run.h"
 #include "experiments/plan.h"
+#include "traces/format/trace_reader.h"
+#include "traces/workload/step_source.h"
 
 namespace epsim {
 namespace {
@@ -28,6 +31,7 @@ absl::Status InFile(const std::string& path, const absl::Status& status) {
 }  // namespace
 
 absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptions& options) {
+  if (resolved.trace_path.empty()) return AnalyticRun(resolved, options);
   if (options.out.empty()) {
     ASSIGN_OR_RETURN(std::vector<RunReport> reports, RunTogether({{&resolved, nullptr}}, options));
     return std::move(reports[0]);
@@ -114,7 +118,16 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
   }
   std::vector<RunReport> reports;
   for (const auto& run : runs) {
-    ASSIGN_OR_RETURN(reports.emplace_back(), run->Report(*trace, *source));
+    ASSIGN_OR_RETURN(reports.emplace_back(), run->Report({.trace_path = first.trace_path,
+                                                          .trace_hash = trace->hash(),
+                                                          .synthetic = trace->header().synthetic(),
+                                                          .batches = source->description(),
+                                                          .resampled = source->resampled(),
+                                                          .counts_only = trace->header().granularity() == COUNTS,
+                                                          .trace_tokens = trace->index().tokens(),
+                                                          .missing_ids = trace->index().missing_ids(),
+                                                          .analytic = nullptr,
+                                                          .notes = {}}));
   }
   return reports;
 }

@@ -32,6 +32,7 @@ namespace fs = std::filesystem;
 
 // Far more than any engine takes, and far from overflow.
 constexpr uint32_t kMostRedundantSlots = 4096;
+constexpr uint32_t kMostContextTokens = 100'000'000;
 
 // The experiment file that `path` means.
 absl::StatusOr<std::string> ExperimentFile(const std::string& path) {
@@ -83,6 +84,15 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   const auto error = [&](const auto&... parts) {
     return absl::InvalidArgumentError(absl::StrCat(place, ": ", parts...));
   };
+  if (granularity == GRANULARITY_UNKNOWN) {
+    AnalyticConfig* analytic = experiment->mutable_analytic();
+    if (analytic->context_tokens() == 0) analytic->set_context_tokens(1024);
+    if (analytic->context_tokens() > kMostContextTokens) {
+      return error("analytic.context_tokens: ", analytic->context_tokens(), " is more than ", kMostContextTokens);
+    }
+  } else if (experiment->has_analytic()) {
+    return error("analytic: assumed where no trace is named, and ", experiment->trace(), " is");
+  }
   if (experiment->platform().empty()) return error("platform: none named; `epsim list platforms` shows the catalogue");
   if (experiment->ranks() == 0) return error("ranks: not set; the number of GPUs in the expert-parallel group");
   *experiment->mutable_workload() = CompleteWorkloadConfig(experiment->workload(), granularity);

@@ -21,6 +21,7 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation);
 void AddCheckCommand(CLI::App& app, Invocation& invocation);
 void AddListCommand(CLI::App& app, Invocation& invocation);
 void AddPlaceCommand(CLI::App& app, Invocation& invocation);
+void AddMaxLoadCommand(CLI::App& app, Invocation& invocation);
 void AddValidateCommand(CLI::App& app, Invocation& invocation);
 void AddFitCommand(CLI::App& app, Invocation& invocation);
 void AddTraceCommands(CLI::App& app, Invocation& invocation);

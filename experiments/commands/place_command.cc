@@ -1,12 +1,9 @@
 // `epsim place`: the placement that a policy makes of given loads, without a simulation.
-#include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -18,6 +15,7 @@
 #include "engine/text_proto.h"
 #include "engine/whole_file.h"
 #include "experiments/commands/commands.h"
+#include "experiments/commands/json_file.h"
 #include "experiments/commands/seed_flag.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
@@ -43,53 +41,6 @@ struct Load {
   std::vector<double> time_per_token;  // [layers, experts]; empty where there is none.
 };
 
-// Looks only for the first error of a JSON text.
-struct FirstJsonError : Json::json_sax_t {
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
-  bool start_object(size_t) override { return true; }
-  bool end_object() override { return true; }
-  bool start_array(size_t) override { return true; }
-  bool end_array() override { return true; }
-  bool key(string_t&) override { return true; }
-  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    bytes_read = position;
-    // "[json.exception.parse_error.101] parse error at line 1, column 2: problem": the place is ours to say.
-    const std::string_view what = error.what();
-    const size_t column = what.find(", column ");
-    const size_t problem = column == what.npos ? what.find("] ") : what.find(": ", column);
-    message = problem == what.npos ? what : what.substr(problem + 2);
-    return false;
-  }
-
-  size_t bytes_read = 0;  // With the offending one.
-  std::string message;
-};
-
-absl::StatusOr<Json> ReadJson(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  Json json = Json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
-  if (!json.is_discarded()) return json;
-  FirstJsonError error;
-  Json::sax_parse(text, &error);
-  const std::string_view before = std::string_view(text).substr(0, std::max<size_t>(error.bytes_read, 1) - 1);
-  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
-  const size_t column = before.size() - (before.rfind('\n') + 1) + 1;  // npos + 1 is 0.
-  return absl::InvalidArgumentError(absl::StrCat(path, ":", line, ":", column, ": ", error.message));
-}
-
-// The value as JSON, cut where it is long.
-std::string Excerpt(const Json& value) {
-  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
-  if (text.size() > 40) text = text.substr(0, 37) + "...";
-  return text;
-}
-
 // What the numbers of a matrix are, for messages.
 struct Noun {
   const char *one, *many;
@@ -101,7 +52,7 @@ absl::Status ReadLayers(const Json& json, const std::string& place, Noun noun, L
                         std::vector<double>* values) {
   if (!json.is_array() || json.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat(place, ": expected one array of ", noun.many, " per layer, not ", Excerpt(json)));
+        absl::StrCat(place, ": expected one array of ", noun.many, " per layer, not ", JsonExcerpt(json)));
   }
   const bool first = load->layers == 0;
   if (first) load->layers = static_cast<int>(json.size());
@@ -114,7 +65,7 @@ absl::Status ReadLayers(const Json& json, const std::string& place, Noun noun, L
     const std::string at_layer = absl::StrCat(place, ": layer ", layer);
     if (!numbers.is_array() || numbers.empty()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(at_layer, ": expected one ", noun.one, " per expert, not ", Excerpt(numbers)));
+          absl::StrCat(at_layer, ": expected one ", noun.one, " per expert, not ", JsonExcerpt(numbers)));
     }
     if (first && layer == 0) load->experts = static_cast<int>(numbers.size());
     if (numbers.size() != static_cast<size_t>(load->experts)) {
@@ -126,7 +77,7 @@ absl::Status ReadLayers(const Json& json, const std::string& place, Noun noun, L
       const Json& number = numbers[expert];
       const auto error = [&](const char* problem) {
         return absl::InvalidArgumentError(
-            absl::StrCat(at_layer, ", expert ", expert, ": ", Excerpt(number), " is ", problem));
+            absl::StrCat(at_layer, ", expert ", expert, ": ", JsonExcerpt(number), " is ", problem));
       };
       if (!number.is_number()) return error("not a number");
       const double value = number.get<double>();
@@ -139,11 +90,11 @@ absl::Status ReadLayers(const Json& json, const std::string& place, Noun noun, L
 }
 
 absl::StatusOr<Load> ReadLoad(const std::string& path) {
-  ASSIGN_OR_RETURN(const Json json, ReadJson(path));
+  ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path));
   if (!json.is_object() || !(json.contains("weight") || json.contains("rows"))) {
     return absl::InvalidArgumentError(absl::StrCat(
         path, ": expected {\"weight\": [[...] per layer]} or {\"rows\": [[[...] per layer] per row]}, not ",
-        Excerpt(json)));
+        JsonExcerpt(json)));
   }
   if (json.contains("weight") && json.contains("rows")) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": has both weight and rows; one of them would fit"));
@@ -157,7 +108,7 @@ absl::StatusOr<Load> ReadLoad(const std::string& path) {
     const Json& rows = json["rows"];
     if (!rows.is_array() || rows.empty()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path, ": rows: expected [[[weight of each expert] per layer] per row], not ", Excerpt(rows)));
+          absl::StrCat(path, ": rows: expected [[[weight of each expert] per layer] per row], not ", JsonExcerpt(rows)));
     }
     for (const Json& row : rows) {
       const std::string place = absl::StrCat(path, ": rows: row ", load.rows++);
@@ -174,13 +125,13 @@ absl::StatusOr<Load> ReadLoad(const std::string& path) {
 // The integers of the array `json`, each in [least, bound).
 absl::StatusOr<std::vector<int>> ReadIds(const Json& json, const std::string& place, int least, int bound) {
   if (!json.is_array()) {
-    return absl::InvalidArgumentError(absl::StrCat(place, ": expected an array, not ", Excerpt(json)));
+    return absl::InvalidArgumentError(absl::StrCat(place, ": expected an array, not ", JsonExcerpt(json)));
   }
   std::vector<int> ids;
   for (const Json& id : json) {
     const double value = id.is_number_integer() ? id.get<double>() : -2;
     if (value < least || value >= bound) {
-      return absl::InvalidArgumentError(absl::StrCat(place, ", place ", ids.size(), ": ", Excerpt(id),
+      return absl::InvalidArgumentError(absl::StrCat(place, ", place ", ids.size(), ": ", JsonExcerpt(id),
                                                      " is not an integer from ", least, " to ", bound - 1));
     }
     ids.push_back(id.get<int>());
@@ -190,16 +141,16 @@ absl::StatusOr<std::vector<int>> ReadIds(const Json& json, const std::string& pl
 
 // What `place` printed: phy2log says what is where, log2phy in which order replicas are listed.
 absl::StatusOr<Placement> ReadPlacement(const std::string& path, const PlacementShape& shape) {
-  ASSIGN_OR_RETURN(const Json json, ReadJson(path));
+  ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path));
   if (!json.is_object() || !json.contains("phy2log") || !json.contains("log2phy")) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": expected what `place` prints, with phy2log and log2phy, not ", Excerpt(json)));
+        absl::StrCat(path, ": expected what `place` prints, with phy2log and log2phy, not ", JsonExcerpt(json)));
   }
   const Json &phy2log = json["phy2log"], &log2phy = json["log2phy"];
   for (const auto& [name, layers] : {std::pair("phy2log", &phy2log), {"log2phy", &log2phy}}) {
     if (!layers->is_array() || layers->size() != static_cast<size_t>(shape.layers)) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path, ": ", name, ": expected ", shape.layers, " layers as in --load, not ", Excerpt(*layers)));
+          absl::StrCat(path, ": ", name, ": expected ", shape.layers, " layers as in --load, not ", JsonExcerpt(*layers)));
     }
   }
   std::vector<LogicalExpert> experts_of_slots;
@@ -217,7 +168,7 @@ absl::StatusOr<Placement> ReadPlacement(const std::string& path, const Placement
     const Json& slots_of_experts = log2phy[layer];
     if (!slots_of_experts.is_array() || slots_of_experts.size() != static_cast<size_t>(shape.experts)) {
       return absl::InvalidArgumentError(absl::StrCat(in_log2phy, ": expected the slots of ", shape.experts,
-                                                     " experts, not ", Excerpt(slots_of_experts)));
+                                                     " experts, not ", JsonExcerpt(slots_of_experts)));
     }
     std::vector<int32_t> order(shape.slots, -1);
     for (int expert = 0; expert < shape.experts; ++expert) {
