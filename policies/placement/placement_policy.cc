@@ -9,6 +9,8 @@
 #include "policies/placement/checked_placement.h"
 #include "policies/placement/contiguous_placement.h"
 #include "policies/placement/eplb_placement.h"
+#include "policies/placement/flashlb_placement.h"
+#include "policies/placement/swift_placement.h"
 
 namespace epsim {
 namespace {
@@ -27,6 +29,10 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewContiguousPlacement(shape);
     case PlacementPolicyConfig::kEplb:
       return NewEplbPlacement(config.eplb(), shape);
+    case PlacementPolicyConfig::kSwift:
+      return NewSwiftPlacement(config.swift(), shape);
+    case PlacementPolicyConfig::kFlashlb:
+      return NewFlashlbPlacement(config.flashlb(), shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -81,6 +87,8 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return false;
     case PlacementPolicyConfig::kEplb:
+    case PlacementPolicyConfig::kSwift:
+    case PlacementPolicyConfig::kFlashlb:
       return true;
   }
   EPSIM_CHECK(false);
