@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
@@ -45,6 +46,8 @@ class CheckedPlacement : public PlacementPolicy {
     }
     return policy_->Place(request);
   }
+
+  std::vector<Layer> change_order() const override { return policy_->change_order(); }
 
  private:
   const std::unique_ptr<PlacementPolicy> policy_;

@@ -15,6 +15,8 @@
 #include "policies/placement/round_robin_placement.h"
 #include "policies/placement/trtllm_placement.h"
 #include "policies/placement/vllm_placement.h"
+#include "policies/placement/flashlb_placement.h"
+#include "policies/placement/swift_placement.h"
 
 namespace epsim {
 namespace {
@@ -47,6 +49,10 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewVllmPlacement(config.vllm(), shape);
     case PlacementPolicyConfig::kTrtllm:
       return NewTrtllmPlacement(shape);
+    case PlacementPolicyConfig::kSwift:
+      return NewSwiftPlacement(config.swift(), shape);
+    case PlacementPolicyConfig::kFlashlb:
+      return NewFlashlbPlacement(config.flashlb(), shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -114,6 +120,8 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
     case PlacementPolicyConfig::kEplbVec:
     case PlacementPolicyConfig::kVllm:
     case PlacementPolicyConfig::kTrtllm:
+    case PlacementPolicyConfig::kSwift:
+    case PlacementPolicyConfig::kFlashlb:
       return true;
   }
   EPSIM_CHECK(false);

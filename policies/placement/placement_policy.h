@@ -81,6 +81,10 @@ class PlacementPolicy {
   // Fails on a load that is not finite or negative; where the policy goes by load, on a window without rows; on a
   // request that lacks a view the policy decides by.
   virtual absl::StatusOr<Placement> Place(const PlacementRequest& request) = 0;
+
+  // The layers that the last placement changed, most urgent first, for a rebalancer that changes a few at a time.
+  // Empty: the policy does not say.
+  virtual std::vector<Layer> change_order() const { return {}; }
 };
 
 // The policy's name in the schema; "none" where none is chosen.

@@ -1,7 +1,9 @@
 // Does every placement policy keep the promise of placement_policy.h?  Run over every alternative of the oneof: a new
 // policy is covered the day it is declared.
 #include <cmath>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -144,6 +146,35 @@ TEST_P(PlacementContract, PlacesTheLayersAskedFor) {
                   previous.replicas(Layer(layer), LogicalExpert(expert)));
       }
     }
+  }
+}
+
+// A policy that names the layers it changed names all of them and no others, each once.
+TEST_P(PlacementContract, NamesTheLayersItChangedOrNone) {
+  PlacementShape shape = kShapes[3];
+  shape.layers = 6;
+  RandomStream loads(7, "loads"), random(7, "placement");
+  const std::unique_ptr<PlacementPolicy> policy = New(shape).value();
+  std::optional<Placement> previous;
+  for (int turn = 0; turn < 4; ++turn) {
+    std::vector<double> tokens(static_cast<size_t>(shape.layers) * shape.experts, 5);  // Two layers are in balance.
+    for (size_t i = 2 * shape.experts; i < tokens.size(); ++i) tokens[i] = static_cast<double>(loads.Below(1000));
+    PlacementRequest request;
+    request.window = {.rows = 1, .layers = shape.layers, .experts = shape.experts, .tokens = tokens};
+    request.previous = previous.has_value() ? &*previous : nullptr;
+    request.random = &random;
+    Placement placement = policy->Place(request).value();
+    const std::vector<Layer> named = policy->change_order();
+    if (previous.has_value() && !named.empty()) {
+      std::vector<Layer> changed;
+      for (int layer = 0; layer < shape.layers; ++layer) {
+        if (placement.experts_of_slots(Layer(layer)) != previous->experts_of_slots(Layer(layer))) {
+          changed.push_back(Layer(layer));
+        }
+      }
+      EXPECT_THAT(named, testing::UnorderedElementsAreArray(changed)) << "turn " << turn;
+    }
+    previous = std::move(placement);
   }
 }
 
