@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "engine/status_macros.h"
+#include "engine/unit_text.h"
 #include "models/backends/backend.h"
 #include "models/schedule/schedule_config.h"
 #include "platforms/network/simgrid.h"
+#include "policies/placement/survivors_placement.h"
 
 namespace epsim {
 namespace {
@@ -75,6 +78,46 @@ absl::Status CheckMigration(const RebalanceConfig& rebalance, const PlatformSpec
       "rebalance.migration.source: HOST, but the platform states no PCIe between GPU and host; PEER would do");
 }
 
+// Whether the ranks that fail are there, and those that are left can hold all experts at any time.
+absl::Status CheckElastic(const ElasticConfig& elastic, const PlacementShape& shape, const PlatformSpec& platform) {
+  if (elastic.failures().empty()) return absl::OkStatus();
+  if (!platform.has_pcie()) {
+    return absl::InvalidArgumentError(
+        "elastic.failures: lost experts are loaded from host memory, but the platform states no PCIe to it");
+  }
+  // (when, index) of every change, a return after a failure at the same time.
+  std::vector<std::tuple<Duration, int, const Failure*>> changes;
+  for (const Failure& failure : elastic.failures()) {
+    const int count = failure.has_node() ? shape.nodes : shape.ranks;
+    const uint32_t index = failure.has_node() ? failure.node() : failure.rank();
+    if (index >= static_cast<uint32_t>(count)) {
+      return absl::InvalidArgumentError(absl::StrCat("elastic.failures: ", failure.has_node() ? "node " : "rank ",
+                                                     index, " fails, but there are ", count));
+    }
+    ASSIGN_OR_RETURN(const Duration at, ParseDuration(failure.at()));
+    changes.emplace_back(at, 0, &failure);
+    if (failure.returns_after().empty()) continue;
+    ASSIGN_OR_RETURN(const Duration away, ParseDuration(failure.returns_after()));
+    changes.emplace_back(at + away, 1, &failure);
+  }
+  std::sort(changes.begin(), changes.end());
+  std::vector<int> away(shape.ranks);
+  for (const auto& [when, returns, failure] : changes) {
+    const int of_node = shape.ranks / shape.nodes;
+    const int first = static_cast<int>(failure->has_node() ? failure->node() * of_node : failure->rank());
+    for (int rank = first; rank < first + (failure->has_node() ? of_node : 1); ++rank) away[rank] += returns ? -1 : 1;
+    std::vector<Rank> failed;
+    for (int rank = 0; rank < shape.ranks; ++rank) {
+      if (away[rank] > 0) failed.push_back(Rank(rank));
+    }
+    if (absl::Status status = SurvivorShape(shape, failed).status(); !status.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("elastic.failures: ", status.message(), "; see redundant_slots_per_rank"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment& resolved) {
   const Experiment& experiment = resolved.experiment();
   const PlatformSpec& platform = resolved.manifest.platform();
@@ -100,6 +143,7 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
                                                            .slots = parts->shape.slots,
                                                            .max_tokens_per_rank = MostTokensPerRank(experiment)}));
   RETURN_IF_ERROR(CheckMigration(experiment.rebalance(), platform));
+  RETURN_IF_ERROR(CheckElastic(experiment.elastic(), parts->shape, platform));
   ASSIGN_OR_RETURN(const BytesPerSecond memory_bandwidth, ParseHardwareBandwidth(platform.gpu().memory_bandwidth()));
   parts->copy_rate = BytesPerSecond(std::llround(static_cast<double>(memory_bandwidth.count()) *
                                                  experiment.costs().roofline().memory_efficiency()));

@@ -30,14 +30,16 @@ absl::StatusOr<StepsCut> CutSteps(const PlanningConfig& config, const StepSource
   return cut;
 }
 
-absl::StatusOr<Placement> PlanPlacement(const Experiment& experiment, Assembly& parts, const RecordedLoad& seen) {
+absl::StatusOr<Placement> PlanPlacement(const Experiment& experiment, Assembly& parts, const RecordedLoad& seen,
+                                        const ExpertProfile* profile) {
   const ModelCostView cost_view(*parts.costs, parts.expert_cost_scale.get());
   RandomStream random(experiment.seed(), "placement");
   PlacementRequest request;
   request.window = seen.window;
   request.cost = &cost_view;
   request.random = &random;
-  if (seen.steps == 0) return NewContiguousPlacement(parts.shape)->Place(request);
+  request.profile = profile;
+  if (seen.steps == 0) return PlaceContiguously(parts.shape);
   return parts.placement_policy->Place(request);
 }
 

@@ -1,5 +1,6 @@
 #include "experiments/replay_run.h"
 
+#include <algorithm>
 #include <iostream>
 #include <utility>
 
@@ -10,6 +11,8 @@
 #include "experiments/json_text.h"
 #include "experiments/rebalance_report.h"
 #include "models/catalogue.h"
+#include "models/simulation/profiling.h"
+#include "policies/placement/contiguous_placement.h"
 
 namespace epsim {
 namespace {
@@ -42,11 +45,31 @@ ReplayRun::ReplayRun(const ResolvedExperiment& resolved, ReportFolder* folder, s
              [this](const StepFacts& facts) {
                summary_.Add(facts);
                if (steps_csv_.has_value()) steps_csv_->Add(facts);
-             }) {}
+             }) {
+  if (GoesByProfile(experiment().placement())) {
+    profiler_.emplace(experiment().profiler(), shape().layers, shape().experts);
+  }
+}
+
+void ReplayRun::Watch(const StepBatch&, absl::Span<const int32_t> tokens) {
+  if (!profiler_.has_value() || !profiler_->BeginStep()) return;
+  // Experts in order, without replicas.
+  const int ranks = shape().ranks, experts = shape().experts;
+  PlacementShape shape_at_start = shape();
+  shape_at_start.slots = (experts + ranks - 1) / ranks * ranks;
+  if (!as_started_.has_value()) as_started_ = PlaceContiguously(shape_at_start);
+  std::vector<int32_t> of_slot(shape_at_start.slots);
+  for (int layer = 0; layer < shape().layers; ++layer) {
+    const absl::Span<const int32_t> of_expert = tokens.subspan(static_cast<size_t>(layer) * experts, experts);
+    std::copy(of_expert.begin(), of_expert.end(), of_slot.begin());
+    ProfileLayer(*parts_->costs, parts_->expert_cost_scale.get(), *as_started_, Layer{layer}, of_slot, &*profiler_);
+  }
+}
 
 absl::Status ReplayRun::Prepare(const RecordedLoad& seen) {
   seen_steps_ = seen.steps;
-  ASSIGN_OR_RETURN(Placement placement, PlanPlacement(experiment(), *parts_, seen));
+  ASSIGN_OR_RETURN(Placement placement,
+                   PlanPlacement(experiment(), *parts_, seen, profiler_.has_value() ? profiler_->Profile() : nullptr));
   return Prepare(std::move(placement));
 }
 
@@ -79,7 +102,9 @@ absl::Status ReplayRun::Prepare(Placement placement) {
                                      .expert_bytes = ExpertBytes(
                                          resolved_.model(), experiment().costs().precision().expert_weights()),
                                      .copy_rate = parts_->copy_rate,
-                                     .random = &rebalance_random_});
+                                     .random = &rebalance_random_,
+                                     .elastic = experiment().elastic(),
+                                     .profiler = profiler_.has_value() ? &*profiler_ : nullptr});
   return absl::OkStatus();
 }
 

@@ -22,6 +22,7 @@
 #include "models/routing/placed_routing.h"
 #include "models/simulation/simulation.h"
 #include "nlohmann/json.hpp"
+#include "policies/rebalance/expert_profiler.h"
 
 namespace epsim {
 
@@ -50,6 +51,8 @@ class ReplayRun {
   const PlacementShape& shape() const { return parts_->shape; }
   bool hindsight() const { return experiment().planning().has_hindsight(); }
 
+  // A step that is planned on; tokens of each logical expert, [layers, experts].
+  void Watch(const StepBatch& batch, absl::Span<const int32_t> tokens);
   // Makes the simulation, on a placement planned on `seen` or given.  One of them is to be called, once.
   absl::Status Prepare(const RecordedLoad& seen);
   absl::Status Prepare(Placement placement);
@@ -75,6 +78,8 @@ class ReplayRun {
   std::optional<StepsCsv> steps_csv_;
   std::optional<Timeline> timeline_;
   StepMeter meter_;
+  std::optional<ExpertProfiler> profiler_;  // None: the placement policy does not go by it.
+  std::optional<Placement> as_started_;     // What a server serves on while it is profiled first.
   int64_t seen_steps_ = 0;
   std::optional<PlacedRouting> routing_;
   std::optional<Simulation> simulation_;

@@ -83,24 +83,29 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
     ASSIGN_OR_RETURN(source, new_source());
     const PlanningConfig& planning = first.experiment().planning();
     ASSIGN_OR_RETURN(cut, CutSteps(planning, *source));
-    const auto record = [&](StepSource& from, int64_t steps) {
+    const auto record = [&](StepSource& from, int64_t steps, bool hindsight) {
       Progress progress("planning", steps);
       SimulationOptions recording = simulation;
       recording.progress = &progress;
       return RecordLoad(from, steps, runs[0]->shape().layers, runs[0]->shape().experts,
-                        static_cast<int>(planning.max_rows()), recording);
+                        static_cast<int>(planning.max_rows()), recording,
+                        [&](const StepBatch& batch, absl::Span<const int32_t> tokens) {
+                          for (const auto& run : runs) {
+                            if (run->hindsight() == hindsight) run->Watch(batch, tokens);
+                          }
+                        });
     };
     const auto in_hindsight = [](const auto& run) { return run->hindsight(); };
     RecordedLoad past, scored;
     if (std::all_of(runs.begin(), runs.end(), in_hindsight)) {
       RETURN_IF_ERROR(SkipSteps(*source, cut.left_out, options.stop));
     } else {
-      ASSIGN_OR_RETURN(past, record(*source, cut.left_out));
+      ASSIGN_OR_RETURN(past, record(*source, cut.left_out, false));
     }
     if (std::any_of(runs.begin(), runs.end(), in_hindsight)) {
       ASSIGN_OR_RETURN(const std::unique_ptr<StepSource> seen, new_source());
       RETURN_IF_ERROR(SkipSteps(*seen, cut.left_out, options.stop));
-      ASSIGN_OR_RETURN(scored, record(*seen, cut.scored));
+      ASSIGN_OR_RETURN(scored, record(*seen, cut.scored, true));
     }
     for (const auto& run : runs) RETURN_IF_ERROR(run->Prepare(run->hindsight() ? scored : past));
     return absl::OkStatus();

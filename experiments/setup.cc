@@ -21,6 +21,7 @@
 #include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
 #include "policies/placement/placement_policy.h"
+#include "policies/rebalance/expert_profiler.h"
 #include "policies/rebalance/rebalance_config.h"
 #include "policies/replica/replica_choice.h"
 #include "traces/workload/step_source.h"
@@ -130,6 +131,13 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
     }
   }
   if (experiment->rebalance().has_online()) experiment->mutable_schedule()->set_load_statistics(true);
+
+  absl::StatusOr<ElasticConfig> elastic = CompleteElasticConfig(experiment->elastic());
+  if (!elastic.ok()) return error(elastic.status().message());
+  *experiment->mutable_elastic() = *std::move(elastic);
+  absl::StatusOr<ProfilerConfig> profiler = CompleteProfilerConfig(experiment->profiler());
+  if (!profiler.ok()) return error("profiler: ", profiler.status().message());
+  *experiment->mutable_profiler() = *std::move(profiler);
 
   *experiment->mutable_communication() = CompleteCommunicationConfig(experiment->communication());
   absl::StatusOr<ScheduleConfig> schedule = CompleteScheduleConfig(experiment->schedule());

@@ -32,6 +32,8 @@ std::string_view Name(StageKind kind) {
       return "planning";
     case StageKind::kMigration:
       return "migration";
+    case StageKind::kDetection:
+      return "detection";
   }
   EPSIM_CHECK(false);
 }

@@ -24,9 +24,10 @@ enum class StageKind : uint8_t {
   kCombine,
   kLmHead,
   kPlanning,   // Serving stands still while a placement is planned,
-  kMigration,  // or while weights move.
+  kMigration,  // or while weights move,
+  kDetection,  // or until the failure of a rank has been noticed.
 };
-inline constexpr int kStageKinds = 13;
+inline constexpr int kStageKinds = 14;
 
 std::string_view Name(StageKind kind);  // "attention", "dense_mlp", ...
 
@@ -40,6 +41,7 @@ constexpr GpuStream StreamOf(StageKind kind) {
     case StageKind::kCombine:
     case StageKind::kPlanning:
     case StageKind::kMigration:
+    case StageKind::kDetection:
       return GpuStream::kCommunication;
     default:
       return GpuStream::kCompute;

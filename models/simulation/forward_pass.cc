@@ -159,6 +159,7 @@ const Cost* ForwardPass::CostsOf(const Operation& operation) const {
     case StageKind::kCombine:
     case StageKind::kPlanning:
     case StageKind::kMigration:
+    case StageKind::kDetection:
       break;
   }
   EPSIM_CHECK(!"a computing operation");

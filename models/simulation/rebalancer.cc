@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "engine/check.h"
 #include "engine/status_macros.h"
 #include "engine/unit_text.h"
@@ -33,7 +34,26 @@ Rebalancer::Rebalancer(RebalanceSetup setup, const ForwardContext& context, Plac
       planning_per_layer_(ParseDuration(setup_.config.planning_time_per_layer()).value()),
       statistics_(setup_.config.statistics(), shape_),
       schedule_(setup_.config, shape_.layers),
-      tokens_of_rank_(static_cast<size_t>(shape_.layers) * shape_.ranks) {}
+      tokens_of_rank_(static_cast<size_t>(shape_.layers) * shape_.ranks),
+      detection_(setup_.elastic.failures().empty() ? Duration{}
+                                                   : ParseDuration(setup_.elastic.detection_time()).value()),
+      away_(shape_.ranks) {
+  for (const Failure& failure : setup_.elastic.failures()) {
+    Change change{.at = ParseDuration(failure.at()).value(), .ranks = {}, .fails = true, .text = {}};
+    const int of_node = shape_.ranks / shape_.nodes;
+    const int first = failure.has_node() ? static_cast<int>(failure.node()) * of_node : static_cast<int>(failure.rank());
+    for (int rank = first; rank < first + (failure.has_node() ? of_node : 1); ++rank) change.ranks.push_back(Rank(rank));
+    const std::string what = failure.has_node() ? absl::StrCat("node ", failure.node()) : absl::StrCat("rank ", first);
+    change.text = absl::StrCat(what, " failed");
+    changes_.push_back(change);
+    if (failure.returns_after().empty()) continue;
+    change.at += ParseDuration(failure.returns_after()).value();
+    change.fails = false;
+    change.text = absl::StrCat(what, " returned");
+    changes_.push_back(std::move(change));
+  }
+  std::stable_sort(changes_.begin(), changes_.end(), [](const Change& a, const Change& b) { return a.at > b.at; });
+}
 
 RebalanceRecord* Rebalancer::NewRecord(std::string reason) {
   RebalanceRecord& record = records_.emplace_back();
@@ -75,7 +95,9 @@ absl::StatusOr<std::pair<Placement, Duration>> Rebalancer::Plan(absl::Span<const
   request.window = statistics_.Window(layers, routing_->placement());
   request.previous = &routing_->placement();
   request.layers = layers;
+  request.failed = failed_;
   request.cost = setup_.cost_view;
+  if (setup_.profiler != nullptr) request.profile = setup_.profiler->Profile();
   request.random = setup_.random;
   const auto begin = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(Placement placement, setup_.policy->Place(request));
@@ -96,7 +118,8 @@ std::shared_ptr<Rebalancer::Transfer> Rebalancer::NewTransfer(absl::Span<const L
   std::vector<int32_t> sent(shape_.ranks);
   for (Layer layer : layers) {
     const std::vector<SlotMove> moves = FindSlotMoves(routing_->placement(), next, layer,
-                                                      config.source() == MigrationConfig::HOST, absl::MakeSpan(sent));
+                                                      config.source() == MigrationConfig::HOST, absl::MakeSpan(sent),
+                                                      away());
     AddMoves(moves, shape_, setup_.expert_bytes, config.buffered(), &transfer->migration);
     transfer->layers.push_back(layer);
     if (!moves.empty()) ++record->layers;
@@ -172,11 +195,15 @@ absl::Status Rebalancer::PlanAll(std::string reason) {
     RETURN_IF_ERROR(RunUntil(ready_));
     NoteStall(StageKind::kPlanning, CostSource::kGiven, begin, current_);
   }
+  std::vector<Layer> order = setup_.policy->change_order();
+  for (Layer layer : all) {
+    if (std::find(order.begin(), order.end(), layer) == order.end()) order.push_back(layer);
+  }
   size_t chunk = all.size();
   if (setup_.config.has_chunked()) chunk = setup_.config.chunked().layers_per_chunk();
   if (setup_.config.has_async_layer()) chunk = 1;
   for (size_t first = 0; first < all.size(); first += chunk) {
-    const absl::Span<const Layer> layers = absl::MakeConstSpan(all).subspan(first, chunk);
+    const absl::Span<const Layer> layers = absl::MakeConstSpan(order).subspan(first, chunk);
     waiting_.emplace_back(layers.begin(), layers.end());
   }
   if (setup_.config.has_async_layer()) {  // Layers that stay as they are take no turn.
@@ -202,10 +229,74 @@ absl::Status Rebalancer::StartNext() {
   return absl::OkStatus();
 }
 
+absl::Status Rebalancer::ChangeMembers() {
+  std::vector<std::string> texts;
+  bool failure = false;
+  while (!changes_.empty() && now() - *begin_ >= changes_.back().at) {
+    for (Rank rank : changes_.back().ranks) away_[Index(rank)] += changes_.back().fails ? 1 : -1;
+    failure = failure || changes_.back().fails;
+    texts.push_back(changes_.back().text);
+    changes_.pop_back();
+  }
+  if (texts.empty()) return absl::OkStatus();
+  failed_.clear();
+  for (int rank = 0; rank < shape_.ranks; ++rank) {
+    if (away_[rank] != 0) failed_.push_back(Rank(rank));
+  }
+  // What was being changed is given up.
+  if (current_ != nullptr) current_->skipped = absl::StrCat("given up: ", absl::StrJoin(texts, ", "));
+  current_ = nullptr;
+  transfer_ = nullptr;
+  waiting_.clear();
+  updates_.clear();
+
+  RebalanceRecord* const record = NewRecord(absl::StrJoin(texts, ", "));
+  record->membership = true;
+  Speed before;
+  for (const Speed& speed : speeds_) {
+    before.tokens += speed.tokens;
+    before.time += speed.time;
+  }
+  if (before.time > Duration{}) record->tokens_per_s_before = before.tokens / Seconds(before.time);
+  if (failure) {
+    const SimTime begin = now();
+    RETURN_IF_ERROR(RunUntil(begin + detection_));
+    NoteStall(StageKind::kDetection, CostSource::kGiven, begin, record);
+  }
+  RETURN_IF_ERROR(PlaceOnMembers(record));
+  speeds_.clear();
+  recovering_ = record;
+  recovered_steps_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status Rebalancer::PlaceOnMembers(RebalanceRecord* record) {
+  const std::vector<Layer> all = AllLayers(shape_.layers);
+  SimTime begin = now();
+  using Planned = std::pair<Placement, Duration>;
+  ASSIGN_OR_RETURN(Planned planned, Plan(all));
+  next_ = std::move(planned.first);
+  record->planning = planned.second;
+  RETURN_IF_ERROR(RunUntil(begin + planned.second));
+  NoteStall(StageKind::kPlanning, CostSource::kGiven, begin, record);
+  begin = now();
+  const std::shared_ptr<Transfer> transfer = NewTransfer(all, *next_, record);
+  Start(transfer, begin + launch_, {});
+  RETURN_IF_ERROR(RunUntil(transfer->arrived));
+  RETURN_IF_ERROR(RunUntil(now() + CopyTime(transfer->migration, setup_.copy_rate)));
+  NoteStall(StageKind::kMigration, CostSource::kNetwork, begin, record);
+  Install(*transfer);
+  record->settled = now();
+  schedule_.Planned();
+  return absl::OkStatus();
+}
+
 absl::Status Rebalancer::BeforeStep(int64_t step, const StopToken& stop) {
   step_ = step;
   stop_ = stop;
   RETURN_IF_ERROR(status_);
+  if (!begin_.has_value()) begin_ = now();
+  RETURN_IF_ERROR(ChangeMembers());
   TakeUpdates();
   bool planned = false;
   const bool busy = transfer_ != nullptr || !waiting_.empty();
@@ -252,7 +343,19 @@ void Rebalancer::StepStarts(absl::Span<const RoutedLayer> layers) {
   turn_record_ = turn_.empty() ? nullptr : NewRecord("each step some layers");
 }
 
-void Rebalancer::StepEnded() {
+void Rebalancer::StepEnded(int tokens, Duration length) {
+  speeds_.push_back({static_cast<double>(tokens), length});
+  if (speeds_.size() > RebalanceRecord::kSpeedSteps) speeds_.pop_front();
+  if (recovering_ != nullptr && ++recovered_steps_ > 1) {
+    // The first step holds the stall.
+    Speed after;
+    for (size_t i = speeds_.size() - std::min<size_t>(speeds_.size(), recovered_steps_ - 1); i < speeds_.size(); ++i) {
+      after.tokens += speeds_[i].tokens;
+      after.time += speeds_[i].time;
+    }
+    recovering_->tokens_per_s_after = after.tokens / Seconds(after.time);
+    if (recovered_steps_ > RebalanceRecord::kSpeedSteps) recovering_ = nullptr;
+  }
   schedule_.StepEnded(Utilization(tokens_of_rank_, shape_.ranks));
   for (Layer layer : gated_) gated_record_->stall += pass_->wait_for_weights(layer);
   gated_.clear();

@@ -19,6 +19,8 @@
 #include "models/simulation/forward_pass.h"
 #include "models/simulation/migration.h"
 #include "policies/placement/placement_policy.h"
+#include "policies/rebalance/elastic.pb.h"
+#include "policies/rebalance/expert_profiler.h"
 #include "policies/rebalance/load_statistics.h"
 #include "policies/rebalance/rebalance.pb.h"
 #include "policies/rebalance/rebalance_schedule.h"
@@ -37,6 +39,10 @@ struct RebalanceRecord {
   Duration planning{};                     // On the CPU.
   Duration stall{};                        // That serving stood still for: planning, transfers, copies, late weights.
   std::optional<SimTime> settled;          // When all of it was in force; none: the run ended before.
+  bool membership = false;                 // Because ranks failed or returned.
+  double tokens_per_s_before = 0;          // Of the kSpeedSteps steps before, in that case,
+  std::optional<double> tokens_per_s_after;  // and of those after.
+  static constexpr int kSpeedSteps = 20;
 };
 
 struct RebalanceSetup {
@@ -46,6 +52,8 @@ struct RebalanceSetup {
   Bytes expert_bytes{};            // Weights of one expert in one layer, with scales.
   BytesPerSecond copy_rate{1};     // Of a GPU's memory.
   RandomStream* random = nullptr;  // The policy's.
+  ElasticConfig elastic;           // Complete.
+  ExpertProfiler* profiler = nullptr;  // Null: nothing is profiled.
 };
 
 // Transfers of weights are phases of a stream of their own, so that they share links with dispatch and combine.
@@ -60,7 +68,10 @@ class Rebalancer {
   absl::Status BeforeStep(int64_t step, const StopToken& stop);
   // The layers of the step that starts have been routed.  [MoE layers]
   void StepStarts(absl::Span<const RoutedLayer> layers);
-  void StepEnded();
+  void StepEnded(int tokens, Duration length);
+
+  // [ranks]: not 0 for those that have failed; empty while none has.
+  absl::Span<const char> away() const { return failed_.empty() ? absl::Span<const char>() : away_; }
 
   // Layers are planned `online` when their combine has ended.
   void OnHook(const HookRecord& hook);
@@ -99,6 +110,10 @@ class Rebalancer {
   void Start(std::shared_ptr<Transfer> transfer, SimTime when, absl::AnyInvocable<void()> arrived);
   void Install(const Transfer& transfer);
   absl::Status StartNext();
+  // Ranks that have failed or returned by now.
+  absl::Status ChangeMembers();
+  // Serving stands still until all layers are as the policy has them now.
+  absl::Status PlaceOnMembers(RebalanceRecord* record);
   void UpdateOnline(Layer layer, SimTime when);
   void TakeUpdates();
 
@@ -134,6 +149,25 @@ class Rebalancer {
   std::vector<Layer> gated_;  // Layers that may have waited for weights in this step.
   RebalanceRecord* gated_record_ = nullptr;
   std::vector<int64_t> tokens_of_rank_;  // [layers, ranks], of the step.
+  // Elastic.
+  struct Change {
+    Duration at;  // Since the replay began.
+    std::vector<Rank> ranks;
+    bool fails;
+    std::string text;
+  };
+  std::vector<Change> changes_;  // That are still to come, the first last.
+  std::optional<SimTime> begin_;
+  const Duration detection_;
+  std::vector<char> away_;     // [ranks]
+  std::vector<Rank> failed_;   // The same, as a list.
+  struct Speed {
+    double tokens = 0;
+    Duration time{};
+  };
+  std::deque<Speed> speeds_;           // Of the last steps.
+  RebalanceRecord* recovering_ = nullptr;  // Its steps after are still being counted.
+  int64_t recovered_steps_ = 0;
 };
 
 }  // namespace epsim

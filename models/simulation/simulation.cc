@@ -6,7 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "models/schedule/schedule_config.h"
+#include "models/simulation/profiling.h"
 #include "models/simulation/step_work.h"
+#include "models/simulation/survivor_batch.h"
 #include "models/simulation/workers.h"
 
 namespace epsim {
@@ -47,7 +49,9 @@ Simulation::Simulation(const ForwardContext& context, PlacedRouting* routing, Re
         return watched;
       }()),
       expert_time_(static_cast<size_t>(shape_.layers) * shape_.ranks) {
-  if (rebalance.config.mode_case() == RebalanceConfig::MODE_NOT_SET || rebalance.config.has_none()) return;
+  const bool stays = rebalance.config.mode_case() == RebalanceConfig::MODE_NOT_SET || rebalance.config.has_none();
+  if (stays && rebalance.elastic.failures().empty()) return;
+  profiler_ = rebalance.profiler;
   rebalancer_ = std::make_unique<Rebalancer>(std::move(rebalance), context_, routing, &pass_);
 }
 
@@ -62,8 +66,16 @@ const std::deque<RebalanceRecord>& Simulation::rebalances() const {
   return rebalancer_ == nullptr ? kNone : rebalancer_->records();
 }
 
-absl::Status Simulation::RunStep(const StepBatch& batch, Workers& workers, const StopToken& stop) {
+absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, const StopToken& stop) {
   const SimTime start = context_.queue->now();
+  if (rebalancer_ != nullptr) {
+    if (absl::Status status = rebalancer_->BeforeStep(composed.index, stop); !status.ok()) {
+      return absl::IsCancelled(status) ? status : OfStep(composed, status);
+    }
+    if (!rebalancer_->away().empty()) survivor_batch_ = DealOverSurvivors(composed, rebalancer_->away());
+  }
+  const bool dealt = rebalancer_ != nullptr && !rebalancer_->away().empty();
+  const StepBatch& batch = dealt ? survivor_batch_ : composed;
   absl::StatusOr<BatchSplit> split = SplitBatch(context_.schedule, batch);
   if (!split.ok()) return OfStep(batch, split.status());
   const absl::Status admitted = context_.communication->Admit(
@@ -72,11 +84,6 @@ absl::Status Simulation::RunStep(const StepBatch& batch, Workers& workers, const
        .prefill = std::any_of(batch.attention.begin(), batch.attention.end(),
                               [](const AttentionLoad& load) { return load.decode_tokens < load.tokens; })});
   if (!admitted.ok()) return OfStep(batch, admitted);
-  if (rebalancer_ != nullptr) {
-    if (absl::Status status = rebalancer_->BeforeStep(batch.index, stop); !status.ok()) {
-      return absl::IsCancelled(status) ? status : OfStep(batch, status);
-    }
-  }
 
   const ProgramFacts facts = FactsOf(context_.schedule, *context_.communication, quantizes_);
   PrepareStep(
@@ -103,13 +110,27 @@ absl::Status Simulation::RunStep(const StepBatch& batch, Workers& workers, const
   RETURN_IF_ERROR(stop.Check());
   const std::vector<RoutedLayer>& layers = in_pieces ? whole_ : work_.routed;
   if (rebalancer_ != nullptr) rebalancer_->StepStarts(layers);
+  const bool profiled = profiler_ != nullptr && profiler_->BeginStep();
+  if (profiled) {
+    // Each layer's experts take longer by what profiling adds; its first piece has it.
+    const size_t of_layer = static_cast<size_t>(work_.pieces()) * shape_.ranks;
+    for (size_t i = 0; i < work_.expert_costs.size(); ++i) {
+      if (i % of_layer < static_cast<size_t>(shape_.ranks)) work_.expert_costs[i].time += profiler_->layer_overhead();
+    }
+  }
   pass_.Begin(programs_.Get(context_, facts, work_.split.shape), work_);
   while (!pass_.done()) {
     RETURN_IF_ERROR(stop.Check());
     context_.queue->Step();
     RETURN_IF_ERROR(CheckStepTime(batch, start, context_.queue->now()));
   }
-  if (rebalancer_ != nullptr) rebalancer_->StepEnded();
+  if (profiled) {
+    for (int layer = 0; layer < shape_.layers; ++layer) {
+      ProfileLayer(*context_.costs, context_.expert_cost_scale, routing_->placement(), Layer{layer},
+                   layers[layer].tokens_per_slot, profiler_);
+    }
+  }
+  if (rebalancer_ != nullptr) rebalancer_->StepEnded(batch.tokens, context_.queue->now() - start);
   const StepRecord record{
       .start = start, .finish = context_.queue->now(), .batch = &batch, .layers = layers, .expert_time = expert_time_};
   for (Observer* observer : context_.observers) observer->OnStepEnd(record);
@@ -129,7 +150,7 @@ absl::Status Replay(StepSource& source, absl::Span<Simulation* const> simulation
 }
 
 absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int layers, int experts, int max_rows,
-                                        const SimulationOptions& options) {
+                                        const SimulationOptions& options, const StepWatcher& watch) {
   // On one rank with one slot an expert, tokens per slot are tokens per logical expert.
   const PlacementShape shape{.layers = layers, .experts = experts, .slots = experts, .ranks = 1};
   ReplicaTable table{.layers = layers, .ranks = 1, .experts = experts, .slot = {}};
@@ -145,7 +166,8 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
   load.tokens.reserve(static_cast<size_t>((steps + load.window.steps_per_row - 1) / load.window.steps_per_row) *
                       row_size);
   std::vector<RoutedLayer> routed(layers);
-  StepBatch whole;  // The batch seen as one rank's.
+  StepBatch whole;              // The batch seen as one rank's.
+  std::vector<int32_t> tokens;  // Of the step, for `watch`.
   for (; load.steps < steps; ++load.steps) {
     RETURN_IF_ERROR(options.stop.Check());
     ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(SimTime{}));
@@ -162,6 +184,13 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
       }
     });
     RETURN_IF_ERROR(options.stop.Check());
+    if (watch != nullptr) {
+      tokens.clear();
+      for (const RoutedLayer& layer : routed) {
+        tokens.insert(tokens.end(), layer.tokens_per_slot.begin(), layer.tokens_per_slot.end());
+      }
+      watch(*batch, tokens);
+    }
     if (options.progress != nullptr) options.progress->Set(load.steps);
   }
   load.window.rows = static_cast<int>(load.tokens.size() / row_size);

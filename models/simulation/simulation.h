@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -36,9 +37,9 @@ class Simulation : private Observer {
   Simulation(const ForwardContext& context, PlacedRouting* routing, RebalanceSetup rebalance = {});
   ~Simulation() override;
 
-  // Runs the next step; the batch has the model's MoE layers.  Fails where the strategy does not admit it or the
+  // Runs the next step, as composed for all ranks; the batch has the model's MoE layers.  Fails where the strategy does not admit it or the
   // schedule cannot cut it, where it takes kLongestStep or longer, and when a run passes 30 days.
-  absl::Status RunStep(const StepBatch& batch, Workers& workers, const StopToken& stop);
+  absl::Status RunStep(const StepBatch& composed, Workers& workers, const StopToken& stop);
 
   // Of the balancer, so far.
   const std::deque<RebalanceRecord>& rebalances() const;
@@ -54,7 +55,9 @@ class Simulation : private Observer {
   const bool quantizes_;
   ProgramStore programs_;
   ForwardPass pass_;
+  ExpertProfiler* profiler_ = nullptr;  // Null: nothing is profiled.
   std::unique_ptr<Rebalancer> rebalancer_;  // Null: the placement stays.
+  StepBatch survivor_batch_;  // While ranks are away.
   StepWork work_;
   std::vector<RoutedLayer> whole_;     // Where a layer has several pieces.
   std::vector<Duration> expert_time_;  // [MoE layers, ranks]
@@ -70,7 +73,9 @@ struct RecordedLoad {
   LoadWindow window;           // A view of `tokens`.
   int64_t steps = 0;
 };
+// Sees a step, and its tokens of each logical expert [layers, experts].
+using StepWatcher = std::function<void(const StepBatch& batch, absl::Span<const int32_t> tokens)>;
 absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int layers, int experts, int max_rows,
-                                        const SimulationOptions& options);
+                                        const SimulationOptions& options, const StepWatcher& watch = nullptr);
 
 }  // namespace epsim

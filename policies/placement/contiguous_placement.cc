@@ -27,6 +27,10 @@ class ContiguousPlacementPolicy : public PlacementPolicy {
 
 }  // namespace
 
+Placement PlaceContiguously(const PlacementShape& shape) {
+  return *ContiguousPlacementPolicy(shape).Place({});
+}
+
 std::unique_ptr<PlacementPolicy> NewContiguousPlacement(const PlacementShape& shape) {
   return std::make_unique<ContiguousPlacementPolicy>(shape);
 }

@@ -8,7 +8,10 @@
 
 namespace epsim {
 
-// Slot s holds expert s mod E in every layer, whatever the load.
+// Slot s holds expert s mod E in every layer.
+Placement PlaceContiguously(const PlacementShape& shape);
+
+// Places so whatever the load.
 std::unique_ptr<PlacementPolicy> NewContiguousPlacement(const PlacementShape& shape);
 
 }  // namespace epsim

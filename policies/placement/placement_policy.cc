@@ -9,6 +9,7 @@
 #include "policies/placement/checked_placement.h"
 #include "policies/placement/compute_aware_placement.h"
 #include "policies/placement/contiguous_placement.h"
+#include "policies/placement/elasticity_aware_placement.h"
 #include "policies/placement/eplb_placement.h"
 #include "policies/placement/eplb_vec_placement.h"
 #include "policies/placement/random_placement.h"
@@ -16,6 +17,7 @@
 #include "policies/placement/trtllm_placement.h"
 #include "policies/placement/vllm_placement.h"
 #include "policies/placement/flashlb_placement.h"
+#include "policies/placement/survivors_placement.h"
 #include "policies/placement/swift_placement.h"
 
 namespace epsim {
@@ -53,6 +55,8 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewSwiftPlacement(config.swift(), shape);
     case PlacementPolicyConfig::kFlashlb:
       return NewFlashlbPlacement(config.flashlb(), shape);
+    case PlacementPolicyConfig::kElasticityAware:
+      return NewElasticityAwarePlacement(shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -114,6 +118,7 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
     case PlacementPolicyConfig::kRandom:
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return false;
+    case PlacementPolicyConfig::kElasticityAware:
     case PlacementPolicyConfig::kEplb:
     case PlacementPolicyConfig::kComputeAware:
     case PlacementPolicyConfig::kComputeAwareHierarchical:
@@ -127,10 +132,15 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
   EPSIM_CHECK(false);
 }
 
+bool GoesByProfile(const PlacementPolicyConfig& config) {
+  return config.has_compute_aware() || config.has_compute_aware_hierarchical();
+}
+
 absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPlacementPolicy(const PlacementPolicyConfig& config,
                                                                     const PlacementShape& shape) {
   RETURN_IF_ERROR(CheckPlacementShape(shape));
   ASSIGN_OR_RETURN(std::unique_ptr<PlacementPolicy> policy, NewUncheckedPolicy(config, shape));
+  policy = NewSurvivorsPlacement(std::move(policy), config, shape, NewUncheckedPolicy);
   return NewCheckedPlacement(std::move(policy), GoesByLoad(config), shape);
 }
 

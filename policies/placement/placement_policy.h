@@ -64,6 +64,8 @@ struct PlacementRequest {
   const Placement* previous = nullptr;  // In force so far; null before the first plan.
   // The layers to place, ascending; empty: all.  Others stay as in `previous`, which is then not null.
   absl::Span<const Layer> layers;
+  // Ranks that are away, ascending: their slots hold nothing.
+  absl::Span<const Rank> failed;
   const CostView* cost = nullptr;               // Null where nothing has been measured.
   const ExpertProfile* profile = nullptr;       // Likewise.
   const CoActivation* co_activation = nullptr;  // Likewise.
@@ -77,7 +79,7 @@ class PlacementPolicy {
   virtual ~PlacementPolicy() = default;
 
   // REQUIRES: the window has the layers and experts of the policy's shape.
-  // ENSURES: every expert has a slot in every layer.
+  // ENSURES: every expert has a slot in every layer, on a rank that has not failed.
   // Fails on a load that is not finite or negative; where the policy goes by load, on a window without rows; on a
   // request that lacks a view the policy decides by.
   virtual absl::StatusOr<Placement> Place(const PlacementRequest& request) = 0;
@@ -92,6 +94,9 @@ std::string PlacementName(const PlacementPolicyConfig& config);
 
 // Whether a policy looks at load at all: only then planning matters.
 bool GoesByLoad(const PlacementPolicyConfig& config);
+
+// Whether it looks at PlacementRequest::profile: only then are experts profiled.
+bool GoesByProfile(const PlacementPolicyConfig& config);
 
 // Fails if `config` names no policy or the policy cannot serve `shape` (slots not divisible by ranks, fewer slots than
 // experts...): the error says what would fit.  The policy checks its requests.

@@ -81,4 +81,19 @@ absl::StatusOr<RebalanceConfig> CompleteRebalanceConfig(RebalanceConfig config) 
   return config;
 }
 
+absl::StatusOr<ElasticConfig> CompleteElasticConfig(ElasticConfig config) {
+  if (config.detection_time().empty()) config.set_detection_time("1 s");
+  for (int i = 0; i < config.failures_size(); ++i) {
+    const Failure& failure = config.failures(i);
+    if (failure.what_case() == Failure::WHAT_NOT_SET) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("elastic.failures: number ", i + 1, " says neither rank nor node fails"));
+    }
+    if (failure.at().empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("elastic.failures: number ", i + 1, " does not say when (at)"));
+    }
+  }
+  return config;
+}
+
 }  // namespace epsim

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "policies/rebalance/elastic.pb.h"
 #include "policies/rebalance/rebalance.pb.h"
 
 namespace epsim {
@@ -9,5 +10,8 @@ namespace epsim {
 // `config` with every default filled in, as reports show it.  Without a mode it gets `none`.  Fails on values out of
 // range; the error names the field, its value, and what would fit.
 absl::StatusOr<RebalanceConfig> CompleteRebalanceConfig(RebalanceConfig config);
+
+// Likewise.
+absl::StatusOr<ElasticConfig> CompleteElasticConfig(ElasticConfig config);
 
 }  // namespace epsim

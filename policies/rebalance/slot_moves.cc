@@ -7,7 +7,7 @@
 namespace epsim {
 
 std::vector<SlotMove> FindSlotMoves(const Placement& before, const Placement& after, Layer layer, bool from_host,
-                                    absl::Span<int32_t> sent) {
+                                    absl::Span<int32_t> sent, absl::Span<const char> away) {
   const PlacementShape& shape = before.shape();
   EPSIM_CHECK(shape == after.shape() && sent.size() == static_cast<size_t>(shape.ranks));
   const HostStaging staging(shape);
@@ -27,6 +27,7 @@ std::vector<SlotMove> FindSlotMoves(const Placement& before, const Placement& af
       std::tuple<MoveWay, int32_t, Slot> best{MoveWay::kHost, 0, Slot{-1}};
       for (Slot replica : before.replicas(layer, expert)) {
         const Rank source = shape.rank_of(replica);
+        if (!away.empty() && away[Index(source)] != 0) continue;
         const MoveWay way = source == rank                  ? MoveWay::kGpu
                             : shape.node_of(source) == node ? MoveWay::kNode
                                                             : MoveWay::kNetwork;

@@ -58,8 +58,9 @@ class HostStaging {
 // Weights come from the host if `from_host`, else from a replica of `before`: of the same rank if there is one, else of
 // the same node, else of any; of equally near ones from the rank that sends the fewest so far, the lowest slot where
 // they are equal.  An expert that `before` has nowhere comes from the host in any case.
+// Replicas on ranks that are `away` ([ranks], or empty: none is) have been lost.
 // `sent` [ranks]: experts that each rank sends to others; the moves add to it.
 std::vector<SlotMove> FindSlotMoves(const Placement& before, const Placement& after, Layer layer, bool from_host,
-                                    absl::Span<int32_t> sent);
+                                    absl::Span<int32_t> sent, absl::Span<const char> away = {});
 
 }  // namespace epsim
