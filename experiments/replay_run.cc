@@ -119,6 +119,10 @@ std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const R
   if (seen_steps_ == 0 && !replayed.trace_path.empty() && GoesByLoad(experiment().placement())) {
     notes.push_back("no load had been seen before the scored steps: placed as a server starts, contiguous");
   }
+  if (is_bound_) {
+    notes.push_back(
+        "perfect balance: every rank has the mean of the experts' work and of the traffic; a bound, not a policy");
+  }
   if (hindsight()) notes.push_back("hindsight: planned on the steps that are scored; a bound, not a policy");
   if (!replayed.synthetic.empty()) notes.push_back("synthetic trace: " + replayed.synthetic);
   if (replayed.resampled) notes.push_back("requests were resampled: the trace has too few for this many ranks");
@@ -135,7 +139,7 @@ std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const R
 absl::StatusOr<RunReport> ReplayRun::Report(const ReplayedSteps& replayed) {
   if (timeline_.has_value()) timeline_->Close();
   const ModelSpec& model = resolved_.model();
-  RunFacts facts{.placement = PlacementName(experiment().placement()),
+  RunFacts facts{.placement = is_bound_ ? "perfect_balance" : PlacementName(experiment().placement()),
                  .hindsight = hindsight(),
                  .model = model.name(),
                  .platform = experiment().platform(),

@@ -59,6 +59,12 @@ class ReplayRun {
   // REQUIRES: Prepare() has succeeded.
   Simulation* simulation() { return &*simulation_; }
 
+  // Makes the run the bound of `others` (Simulation::SetBoundOf).
+  void SetBoundOf(std::vector<const Simulation*> others) {
+    is_bound_ = true;
+    simulation_->SetBoundOf(std::move(others));
+  }
+
   // After the replay.  Fills the folder, which is left to the caller to commit.
   absl::StatusOr<RunReport> Report(const ReplayedSteps& replayed);
 
@@ -81,6 +87,7 @@ class ReplayRun {
   std::optional<ExpertProfiler> profiler_;  // None: the placement policy does not go by it.
   std::optional<Placement> as_started_;     // What a server serves on while it is profiled first.
   int64_t seen_steps_ = 0;
+  bool is_bound_ = false;
   std::optional<PlacedRouting> routing_;
   std::optional<Simulation> simulation_;
 };

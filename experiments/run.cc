@@ -113,7 +113,12 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
   if (const absl::Status status = plan(); !status.ok()) return InFile(first.trace_path, status);
 
   std::vector<Simulation*> simulations;
-  for (const auto& run : runs) simulations.push_back(run->simulation());
+  for (size_t i = 0; i < runs.size(); ++i) {
+    std::vector<const Simulation*> bound_of;
+    for (size_t other : requests[i].bound_of) bound_of.push_back(simulations[other]);
+    if (!bound_of.empty()) runs[i]->SetBoundOf(std::move(bound_of));
+    simulations.push_back(runs[i]->simulation());
+  }
   {
     Progress progress(options.progress_label, cut.scored);
     simulation.progress = &progress;

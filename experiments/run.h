@@ -27,6 +27,8 @@ absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptio
 struct RunRequest {
   const ResolvedExperiment* resolved;
   ReportFolder* folder;  // Filled, but left to the caller to commit; null: no files are written.
+  // Requests before this one: this is the bound that none of them can beat (models/simulation/balanced_work.h).
+  std::vector<size_t> bound_of = {};
 };
 
 // Whether two experiments replay the same steps, from the same trace, and score the same of them.

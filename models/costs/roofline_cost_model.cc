@@ -114,6 +114,12 @@ class RooflineCostModel final : public CostModel {
     return Experts(static_cast<double>(active), static_cast<double>(pairs), static_cast<double>(rows));
   }
 
+  // The mean over the GPUs: of the sums, and of each kernel the greater of the means of bytes and operations, without
+  // rounding to tiles.
+  Cost LeastExperts(double active, double pairs, int gpus) const override {
+    return Experts(active / gpus, pairs / gpus, pairs / gpus);
+  }
+
   Cost LmHead(int64_t tokens) const override {
     const auto t = static_cast<double>(tokens);
     return Roofline(head_norm_.Picoseconds(t) + head_.Picoseconds(t));

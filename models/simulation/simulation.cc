@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "models/schedule/schedule_config.h"
+#include "models/simulation/balanced_work.h"
 #include "models/simulation/profiling.h"
 #include "models/simulation/step_work.h"
 #include "models/simulation/survivor_batch.h"
@@ -95,9 +96,15 @@ absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, co
       shape_.layers, &work_);
   const bool in_pieces = work_.pieces() > 1 || work_.padded;
   whole_.resize(in_pieces ? shape_.layers : 0);
+  std::vector<ComparedWork> compared;
+  for (const Simulation* other : bound_of_) compared.push_back({&other->work_, &other->routing_->placement()});
   workers.ForEach(shape_.layers, [&](int layer) {
     if (stop.stop_requested()) return;
-    RouteLayer(*routing_, *context_.costs, context_.expert_cost_scale, *context_.cluster, shape_, layer, &work_);
+    if (compared.empty()) {
+      RouteLayer(*routing_, *context_.costs, context_.expert_cost_scale, *context_.cluster, shape_, layer, &work_);
+    } else {
+      BalanceLayer(compared, *context_.costs, context_.expert_cost_scale, *context_.cluster, shape_, layer, &work_);
+    }
     if (in_pieces) AddUpPieces(work_, layer, &whole_[layer]);
     for (int rank = 0; rank < shape_.ranks; ++rank) {
       Duration& time = expert_time_[static_cast<size_t>(layer) * shape_.ranks + rank];

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -41,6 +42,10 @@ class Simulation : private Observer {
   // schedule cannot cut it, where it takes kLongestStep or longer, and when a run passes 30 days.
   absl::Status RunStep(const StepBatch& composed, Workers& workers, const StopToken& stop);
 
+  // From now on each step is the bound of what the same step was in `others` (balanced_work.h), which run it first.
+  // REQUIRES: they and this one have the same cluster, model and schedule; the placement is never changed.
+  void SetBoundOf(std::vector<const Simulation*> others) { bound_of_ = std::move(others); }
+
   // Of the balancer, so far.
   const std::deque<RebalanceRecord>& rebalances() const;
 
@@ -55,6 +60,7 @@ class Simulation : private Observer {
   const bool quantizes_;
   ProgramStore programs_;
   ForwardPass pass_;
+  std::vector<const Simulation*> bound_of_;
   ExpertProfiler* profiler_ = nullptr;  // Null: nothing is profiled.
   std::unique_ptr<Rebalancer> rebalancer_;  // Null: the placement stays.
   StepBatch survivor_batch_;  // While ranks are away.
