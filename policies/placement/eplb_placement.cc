@@ -28,8 +28,10 @@ class Balancer {
 
     // 1. Groups onto nodes.  grouped_[i]: the expert at place i when experts are listed by node, then by group.
     weight_.assign(groups_, 0);
-    for (size_t group = 0; group < groups_; ++group) {
-      for (size_t i = 0; i < group_size; ++i) weight_[group] += weight[group * group_size + i];
+    for (size_t group = 0; groups_ > nodes_ && group < groups_; ++group) {  // One a node: whatever they weigh.
+      float sum = 0;
+      for (size_t i = 0; i < group_size; ++i) sum += weight[group * group_size + i];
+      weight_[group] = sum;
     }
     ListByNode(Pack(nodes_), group_size, &grouped_);
 
