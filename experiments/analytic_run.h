@@ -12,7 +12,7 @@ namespace epsim {
 // uniformly and independently; each layer has the expectation of that chance, the busiest rank with it (UniformCounts
 // in models/load/uniform_load.h), and the traffic that these counts give (models/routing/expected_routing.h).  Costs,
 // exchanges, schedule and network are those of any run, so that the step differs from the mean of many drawn steps only
-// as a function of expectations does from the expectation of the function (tested: a few per cent).  A schedule that
+// as a function of expectations does from the expectation of the function (tested: within 2 %).  A schedule that
 // cuts the batch cuts these counts.
 //
 // Experts lie in order, the first ranks holding one more where the ranks do not divide them, and none is redundant:

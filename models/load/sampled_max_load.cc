@@ -242,7 +242,7 @@ class ScoreChooser {
   std::vector<int32_t> candidates_;
 };
 
-// Sums over the batches of a block.
+// Sums over the batches of a block: of whole numbers, so that up to 2^53 they are exact.
 struct Sums {
   double active = 0, active_squared = 0, pairs = 0, pairs_squared = 0;
 
@@ -254,14 +254,17 @@ struct Sums {
   }
 };
 
+// Incomplete where it was asked to stop.
 template <typename Chooser>
-Sums DrawBlock(const LoadCase& load, const RoutingLaw& law, int64_t batches, RandomStream random) {
+Sums DrawBlock(const LoadCase& load, const RoutingLaw& law, int64_t batches, RandomStream random,
+               const StopToken& stop) {
   Chooser chooser(load, law);
   Batch batch(load);
   Sums sums;
   for (int64_t i = 0; i < batches; ++i) {
     batch.Begin();
     for (int64_t token = 0; token < load.batch; ++token) {
+      if (stop.stop_requested()) return sums;
       batch.BeginToken();
       chooser.Choose(&random, &batch);
     }
@@ -351,32 +354,36 @@ absl::StatusOr<SampledLoad> SampleMaxLoad(const LoadCase& load, const RoutingLaw
                           : scored       ? &DrawBlock<ScoreChooser>
                                          : &DrawBlock<SuccessiveChooser>;
   // Blocks of a few milliseconds, whatever the threads: each has a stream of its own, and their sums are added in
-  // order.
+  // order, a wave of blocks at a time.
   const int64_t numbers = load.batch * (scored ? load.experts : load.top_k);
   const int64_t block = std::clamp((int64_t{1} << 20) / numbers, int64_t{1}, int64_t{1} << 15);
   const int64_t blocks = (samples + block - 1) / block;
-  std::vector<Sums> sums(static_cast<size_t>(blocks));
+  constexpr int64_t kWave = 1 << 16;
+  std::vector<Sums> sums(static_cast<size_t>(std::min(blocks, kWave)));
+  Sums all;
 
-  const int threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int threads = options.threads > 0 ? options.threads : cores;
+  tbb::global_control limit(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(threads));
+  tbb::task_arena arena(threads);
   std::optional<Progress> progress;
   if (options.show_progress) progress.emplace("simulate", blocks);
   std::mutex progress_mutex;
   int64_t done = 0;
-  tbb::global_control limit(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(threads));
-  tbb::task_arena arena(threads);
-  arena.execute([&] {
-    tbb::parallel_for(int64_t{0}, blocks, [&](int64_t i) {
-      if (options.stop.stop_requested()) return;
-      sums[i] = draw_block(load, scaled, std::min(block, samples - i * block),
-                           RandomStream(options.seed, absl::StrCat("max_load/", i)));
-      if (!progress.has_value()) return;
-      const std::lock_guard lock(progress_mutex);
-      progress->Set(++done);
+  for (int64_t first = 0; first < blocks; first += kWave) {
+    const int64_t end = std::min(blocks, first + kWave);
+    arena.execute([&] {
+      tbb::parallel_for(first, end, [&](int64_t i) {
+        sums[i - first] = draw_block(load, scaled, std::min(block, samples - i * block),
+                                     RandomStream(options.seed, absl::StrCat("max_load/", i)), options.stop);
+        if (!progress.has_value()) return;
+        const std::lock_guard lock(progress_mutex);
+        progress->Set(++done);
+      });
     });
-  });
-  RETURN_IF_ERROR(options.stop.Check());
-  Sums all;
-  for (const Sums& of_block : sums) all.Add(of_block);
+    RETURN_IF_ERROR(options.stop.Check());
+    for (int64_t i = first; i < end; ++i) all.Add(sums[i - first]);
+  }
   return SampledLoad{.active_experts = MakeEstimate(all.active, all.active_squared, samples),
                      .pairs = MakeEstimate(all.pairs, all.pairs_squared, samples),
                      .samples = samples};

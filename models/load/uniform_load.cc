@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <map>
+#include <numbers>
 
 #include "engine/check.h"
 #include "engine/status_macros.h"
@@ -12,15 +14,53 @@ namespace {
 
 // Counts of whole numbers whose mean over layers comes to x.
 int64_t InLayer(double x, int layer) {
-  return static_cast<int64_t>(std::floor(x * (layer + 1.0)) - std::floor(x * layer));
-}
-
-// Spreads `pairs` evenly over `active` experts, into counts[0, active).
-void Spread(int64_t pairs, int64_t active, uint32_t* counts) {
-  for (int64_t i = 0; i < active; ++i) counts[i] = static_cast<uint32_t>(pairs / active + (i < pairs % active ? 1 : 0));
+  return static_cast<int64_t>(std::floor(x * (layer + 1.0) + 0.5) - std::floor(x * layer + 0.5));
 }
 
 int64_t CeilOfQuotient(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The x below which a standard normal number lies with probability p, to 1e-12.
+double NormalQuantile(double p) {
+  double below = -10, above = 10;
+  for (int i = 0; i < 45; ++i) {
+    const double middle = (below + above) / 2;
+    (0.5 * std::erfc(-middle / std::numbers::sqrt2) < p ? below : above) = middle;
+  }
+  return (below + above) / 2;
+}
+
+// Tokens of experts that are active.
+class ActiveCounts {
+ public:
+  explicit ActiveCounts(const LoadCase& load)
+      : batch_(static_cast<double>(load.batch)), chance_(static_cast<double>(load.top_k) / load.experts) {}
+
+  // Spreads `pairs` over `active` experts, into counts[0, active), each from 1 to the batch.
+  void Spread(int64_t pairs, int64_t active, uint32_t* counts) {
+    if (active == 0) return;
+    std::vector<double>& quantile = quantiles_[active];
+    for (int64_t i = 0; quantile.size() < static_cast<size_t>(active); ++i) {
+      quantile.push_back(NormalQuantile((static_cast<double>(i) + 0.5) / static_cast<double>(active)));
+    }
+    const double mean = static_cast<double>(pairs) / static_cast<double>(active);
+    double deviation = std::sqrt(mean * (1 - chance_));
+    // A little less than would reach the bounds, so that rounding does not pass them.
+    if (active > 1) deviation = std::min(deviation, 0.999 * std::min(mean - 1, batch_ - mean) / quantile.back());
+    // The sums so far are rounded, so that the whole comes to `pairs`.
+    double sum = 0;
+    int64_t given = 0;
+    for (int64_t i = 0; i < active; ++i) {
+      sum += mean + deviation * quantile[i];
+      const int64_t so_far = i + 1 == active ? pairs : static_cast<int64_t>(std::floor(sum + 0.5));
+      counts[i] = static_cast<uint32_t>(so_far - given);
+      given = so_far;
+    }
+  }
+
+ private:
+  const double batch_, chance_;
+  std::map<int64_t, std::vector<double>> quantiles_;  // Of each number of experts.
+};
 
 }  // namespace
 
@@ -43,31 +83,29 @@ std::vector<uint32_t> UniformCounts(const UniformLoad& load, int layer) {
   for (int chip = 0; chip < of.chips; ++chip) first_expert[chip + 1] = first_expert[chip] + ExpertsOfChip(of, chip);
   std::vector<uint32_t> counts(static_cast<size_t>(of.experts), 0);
 
-  // What the other experts can take at most is left to them, and what they need at least, too.
+  // Both are bounded so that no expert, here or elsewhere, needs more tokens than there are.
   const int64_t share = ExpertsOfChip(of, busiest), others = of.experts - share;
-  const int64_t pairs =
-      std::clamp(InLayer(load.most_pairs.mean, layer), std::max<int64_t>(all_pairs - others * batch, 1),
-                 std::min(all_pairs, share * batch));
-  const int64_t active =
-      std::clamp(InLayer(load.most_active, layer), CeilOfQuotient(pairs, batch), std::min(share, pairs));
-  Spread(pairs, active, &counts[first_expert[busiest]]);
+  int64_t active = std::clamp<int64_t>(InLayer(load.most_active, layer), 1, std::min(share, all_pairs));
+  const int64_t pairs = std::clamp(active + InLayer(load.most_pairs.mean - load.most_active, layer),
+                                   std::max(all_pairs - others * batch, active), std::min(all_pairs, share * batch));
+  active = std::max(active, CeilOfQuotient(pairs, batch));
+  ActiveCounts active_counts(of);
+  active_counts.Spread(pairs, active, &counts[first_expert[busiest]]);
   if (others == 0) return counts;
 
-  // The chips after it in a circle, so that rounding does not always favour the same.
+  // The rest: evenly over the chips after it in a circle, so that rounding does not always favour the same.
   const int64_t pairs_left = all_pairs - pairs;
-  const double active_per_expert = (load.active - load.most_active) / static_cast<double>(others);
-  int64_t seen = 0;  // Experts of the chips so far.
+  const int64_t active_left = std::clamp(InLayer(load.active - load.most_active, layer),
+                                         CeilOfQuotient(pairs_left, batch), std::min(others, pairs_left));
+  int64_t experts_seen = 0, active_seen = 0;
   for (int step = 1; step < of.chips; ++step) {
     const int chip = (busiest + step) % of.chips;
-    const int64_t experts = ExpertsOfChip(of, chip);
-    const int64_t of_chip = pairs_left * (seen + experts) / others - pairs_left * seen / others;
-    const int64_t expected = static_cast<int64_t>(std::floor(active_per_expert * static_cast<double>(seen + experts)) -
-                                                  std::floor(active_per_expert * static_cast<double>(seen)));
-    seen += experts;
-    if (of_chip == 0) continue;
-    const int64_t least = CeilOfQuotient(of_chip, batch);
-    Spread(of_chip, std::clamp(std::min(expected, active), least, std::max(least, std::min(experts, of_chip))),
-           &counts[first_expert[chip]]);
+    experts_seen += ExpertsOfChip(of, chip);
+    const int64_t active_then = active_left * experts_seen / others;
+    if (active_then == active_seen) continue;
+    active_counts.Spread(pairs_left * active_then / active_left - pairs_left * active_seen / active_left,
+                         active_then - active_seen, &counts[first_expert[chip]]);
+    active_seen = active_then;
   }
   return counts;
 }
@@ -77,7 +115,7 @@ Cost ExpectedExpertTime(const UniformLoad& load, const CostModel& costs) {
   const auto time_of = [&](int64_t active) {
     const int64_t pairs = std::clamp<int64_t>(std::llround(load.most_pairs.mean), active, active * load.of.batch);
     std::vector<uint32_t> counts(static_cast<size_t>(active));
-    Spread(pairs, active, counts.data());
+    ActiveCounts(load.of).Spread(pairs, active, counts.data());
     std::vector<int32_t> tokens_per_slot(counts.begin(), counts.end());
     tokens_per_slot.resize(static_cast<size_t>(share));
     return costs.RoutedExperts(tokens_per_slot);

@@ -24,12 +24,18 @@ struct UniformLoad {
 // Fails as ExactMaxExpertLoad and SampleMaxLoad do.
 absl::StatusOr<UniformLoad> ExpectUniformLoad(const LoadCase& load, const SamplingOptions& sampling);
 
-// Tokens per logical expert in one layer of one step that stands for the expectation, in whole numbers.  One chip of
-// those with most experts (the layer's number, modulo their number) is the busiest: it has the expected maximum of
-// active experts and of pairs, rounded so that the mean over layers comes to the expectation: layer l has
-//   floor(x (l + 1)) - floor(x l).
-// The other chips share the rest of active experts and pairs, in proportion to their experts.  Experts of a chip have
-// equal counts, and no expert has more than the batch's tokens.  The counts add up to batch * top_k.  [experts]
+// Tokens per logical expert in one layer of one step that stands for the expectation, in whole numbers.  [experts]
+//
+// One chip of those with most experts (the layer's number, modulo their number) is the busiest: it has the expected
+// maximum of active experts, and of pairs.  The rest of all active experts lies evenly over the experts of the other
+// chips, and the rest of the pairs evenly over these active experts.  Where an expectation x is not whole, layer l has
+//   floor(x (l + 1) + 1/2) - floor(x l + 1/2),
+// so that the mean over layers comes to it.  No expert has more tokens than the batch, and the counts add up to
+// batch * top_k.
+//
+// The active experts of one chip differ as those of a step do, because GEMMs are computed in tiles: with mean m they
+// have m + sqrt(m (1 - top_k / experts)) times the quantiles of a normal number, less spread where that would leave [1,
+// batch].
 std::vector<uint32_t> UniformCounts(const UniformLoad& load, int layer);
 
 // The expected time of the routed experts' GEMMs of a layer, which is that of its busiest chip, between the times for

@@ -150,7 +150,7 @@ TEST_F(MaxLoadCommand, NamesThePlaceInThePopularityFile) {
   EXPECT_EQ(error("[1, \"2\"]"), Path() + ": expert 1: \"2\" is not a number from 0 up");
   EXPECT_EQ(error("[1, -2]"), Path() + ": expert 1: -2 is not a number from 0 up");
   EXPECT_EQ(error("{}"), Path() + ": expected one number per expert, [0.1, 0.3, ...], not {}");
-  EXPECT_THAT(error("[1, 2"), HasSubstr(":1:7: syntax error"));
+  EXPECT_THAT(error("[1, 2"), HasSubstr(":1:6: syntax error"));
   EXPECT_EQ(error("[1, 2]", {"--experts", "3"}), Path() + ": 2 experts, but --experts is 3");
   EXPECT_THAT(error("[0, 0]"), HasSubstr("only 0 experts that are not 0"));
 }

@@ -95,7 +95,7 @@ TEST(SampledMaxLoad, UniformAgreesWithTheExactMethod) {
         LoadCase{.batch = 9, .chips = 7, .experts = 60, .top_k = 4},
         LoadCase{.batch = 2, .chips = 3, .experts = 5, .top_k = 5},
         LoadCase{.batch = 3, .chips = 300, .experts = 100, .top_k = 99}}) {
-    const SampledLoad sampled = Sample(load, {}, {.samples = load.batch > 10 ? 20'000 : 100'000});
+    const SampledLoad sampled = Sample(load, {}, {.samples = load.batch * load.top_k > 100 ? 10'000 : 100'000});
     ExpectWithin(sampled.active_experts, ExactMaxExpertLoad(load).value());
     if (load.chips == 1) ExpectWithin(sampled.pairs, static_cast<double>(load.batch * load.top_k));
   }
@@ -191,9 +191,9 @@ TEST(SampledMaxLoad, GroupsByTheirBestTwoExperts) {
   const LoadCase published{.batch = 4, .chips = 32};
   const SampledMean with =
       Sample(published, {.popularity = std::vector<double>(256, 7.0), .groups = 8, .top_groups = 4},
-             {.samples = 10'000})
+             {.samples = 5'000})
           .active_experts;
-  const SampledMean without = Sample(published, {.groups = 8, .top_groups = 4}, {.samples = 40'000}).active_experts;
+  const SampledMean without = Sample(published, {.groups = 8, .top_groups = 4}, {.samples = 10'000}).active_experts;
   EXPECT_NEAR(with.mean, without.mean, 4 * std::hypot(with.standard_error, without.standard_error));
 }
 
@@ -203,7 +203,7 @@ TEST(SampledMaxLoad, GroupsByTheirBestTwoExperts) {
 TEST(SampledMaxLoad, GroupLimitedRoutingOf256Experts) {
   const LoadCase load{.batch = 4, .chips = 32};
   const auto with = [&](GroupRule rule) {
-    return Sample(load, {.groups = 8, .top_groups = 4, .rule = rule}).active_experts;
+    return Sample(load, {.groups = 8, .top_groups = 4, .rule = rule}, {.samples = 40'000}).active_experts;
   };
   const SampledMean independent = with(GroupRule::kIndependent);
   EXPECT_NEAR(independent.mean, 3.4729, 4 * std::hypot(independent.standard_error, 0.0011));
@@ -228,14 +228,15 @@ TEST(SampledMaxLoad, DoesNotDependOnThreads) {
   }();
   for (const RoutingLaw& law :
        {RoutingLaw{}, RoutingLaw{.popularity = popularity}, RoutingLaw{.groups = 8, .top_groups = 4}}) {
-    const SampledLoad one = Sample(load, law, {.samples = 20'000, .seed = 3, .threads = 1});
+    const int64_t samples = law.groups > 1 ? 600 : 12'000;  // Several blocks.
+    const SampledLoad one = Sample(load, law, {.samples = samples, .seed = 3, .threads = 1});
     for (const int threads : {2, 5}) {
-      const SampledLoad many = Sample(load, law, {.samples = 20'000, .seed = 3, .threads = threads});
+      const SampledLoad many = Sample(load, law, {.samples = samples, .seed = 3, .threads = threads});
       EXPECT_EQ(one.active_experts.mean, many.active_experts.mean);
       EXPECT_EQ(one.active_experts.standard_error, many.active_experts.standard_error);
       EXPECT_EQ(one.pairs.mean, many.pairs.mean);
     }
-    const SampledLoad other_seed = Sample(load, law, {.samples = 20'000, .seed = 4, .threads = 1});
+    const SampledLoad other_seed = Sample(load, law, {.samples = samples, .seed = 4, .threads = 1});
     EXPECT_NE(one.pairs.mean, other_seed.pairs.mean);
   }
 }

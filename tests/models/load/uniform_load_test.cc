@@ -44,6 +44,7 @@ const std::vector<LoadCase> kCases = {
     {.batch = 4, .chips = 32},
     {.batch = 512, .chips = 32},
     {.batch = 1, .chips = 1},
+    {.batch = 3, .chips = 4, .experts = 1, .top_k = 1},
     {.batch = 1, .chips = 256},
     {.batch = 1, .chips = 3, .experts = 8, .top_k = 8},
     {.batch = 7, .chips = 6},  // 43 or 42 experts a chip.
@@ -89,6 +90,15 @@ TEST(UniformLoad, CountsComeToTheExpectationsOverLayers) {
         << load_case.batch << " on " << load_case.chips;
     EXPECT_NEAR(active, load.active, 0.05 * load.active) << load_case.batch << " on " << load_case.chips;
   }
+}
+
+TEST(UniformLoad, ExpertsOfAChipDifferAsThoseOfAStep) {
+  // One chip of 64 experts, 16,000 pairs, 250 an expert: of a drawn step, binomial with variance 250 (1 - 1/16).
+  const LoadCase load_case{.batch = 4000, .chips = 1, .experts = 64, .top_k = 4};
+  const std::vector<uint32_t> counts = UniformCounts(Expect(load_case), 0);
+  double squares = 0;
+  for (const uint32_t count : counts) squares += std::pow(count - 250.0, 2) / 64;
+  EXPECT_NEAR(squares, 250 * (1 - 1.0 / 16), 0.05 * 250);
 }
 
 TEST(UniformLoad, TheBusiestChipChangesFromLayerToLayer) {
