@@ -21,6 +21,7 @@
 #include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
 #include "policies/placement/placement_policy.h"
+#include "policies/routing/routing_policy.h"
 #include "traces/workload/step_source.h"
 
 namespace epsim {
@@ -117,6 +118,9 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   absl::StatusOr<CostConfig> costs = CompleteCostConfig(experiment->costs());
   if (!costs.ok()) return error(costs.status().message());
   *experiment->mutable_costs() = *std::move(costs);
+  absl::StatusOr<RoutingPolicyConfig> routing = CompleteRoutingConfig(experiment->routing());
+  if (!routing.ok()) return error(routing.status().message());
+  *experiment->mutable_routing() = *std::move(routing);
   return absl::OkStatus();
 }
 
