@@ -116,7 +116,6 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   const PlacementShape& shape = parts->shape;
   if (folder != nullptr) RETURN_IF_ERROR(folder->Open());
   ASSIGN_OR_RETURN(const auto trace, TraceReader::OpenRaw(resolved.trace_path, scratch, options.stop));
-  RETURN_IF_ERROR(CheckTraceFitsRouting(experiment.routing(), resolved.trace_path, trace->header()));
   const auto new_source = [&] {
     return NewStepSource(experiment.workload(), *trace, shape.ranks, experiment.seed(), options.stop,
                          ContentsForRouting(experiment.routing()));

@@ -14,6 +14,7 @@
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
 #include "engine/whole_file.h"
+#include "experiments/routing_report.h"
 #include "experiments/version.h"
 #include "models/catalogue.h"
 #include "models/communication/communication.h"
@@ -193,7 +194,10 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
     if (!platform.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", platform.status().message()));
     *manifest.mutable_platform() = *std::move(platform);
   }
-  if (trace != nullptr) RETURN_IF_ERROR(CheckTraceFitsModel(*trace, manifest.model()));
+  if (trace != nullptr) {
+    RETURN_IF_ERROR(CheckTraceFitsModel(*trace, manifest.model()));
+    RETURN_IF_ERROR(CheckTraceFitsRouting(experiment->routing(), resolved.trace_path, trace->header()));
+  }
   return resolved;
 }
 

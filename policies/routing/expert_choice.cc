@@ -23,10 +23,32 @@ uint32_t OrderedBits(float score) {
 uint64_t Key(float score, uint32_t index) { return uint64_t{OrderedBits(score)} << 32 | (0xffff'ffffu - index); }
 uint32_t IndexOfKey(uint64_t key) { return 0xffff'ffffu - static_cast<uint32_t>(key); }
 
-// Moves the `count` greatest of [begin, end) to the front, in no particular order.
-void GreatestFirst(uint64_t* begin, uint64_t* end, size_t count) {
-  if (count >= static_cast<size_t>(end - begin)) return;
-  std::nth_element(begin, begin + count, end, std::greater<>());
+// Moves the `count` greatest of [first, last) to the front, in no particular order.  A quickselect whose partition does
+// not branch on what it compares: on drawn scores every second guess of such a branch is wrong.
+template <typename T>
+void GreatestFirst(T* first, T* last, size_t count) {
+  if (count >= static_cast<size_t>(last - first)) return;
+  for (int round = 0; round < 32 && last - first > 8; ++round) {
+    const T a = *first, b = first[(last - first) / 2], c = last[-1];
+    const T pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));  // The middle one.
+    T* cut = first;
+    for (T* place = first; place != last; ++place) {
+      const T value = *place;
+      *place = *cut;
+      *cut = value;
+      cut += value > pivot;
+    }
+    const size_t greater = static_cast<size_t>(cut - first);
+    if (greater == count) return;
+    if (greater == 0) break;  // Many are equal.
+    if (greater > count) {
+      last = cut;
+    } else {
+      first = cut;
+      count -= greater;
+    }
+  }
+  if (count > 0) std::nth_element(first, first + (count - 1), last, std::greater<>());
 }
 
 // What each expert takes of the tokens of one source rank.
@@ -57,6 +79,7 @@ class TopTokens {
 
  private:
   static constexpr int kSample = 256;
+  static constexpr int kSampleRoom = kSample + 16;  // As room_: an odd number of lines.
 
   // Only tokens at or above an expert's bar are candidates.  It is set by a sample of tokens, at three standard
   // deviations more than the sample's part of the capacity, so that nearly always the bar is below the last that the
@@ -70,15 +93,16 @@ class TopTokens {
     const int place = static_cast<int>(expected + 3 * std::sqrt(expected)) + 2;
     if (stride >= 2 && place < kSample) {
       room = std::min(tokens_, 2 * place * stride);
-      sample_.resize(experts * kSample);
+      sample_.resize(experts * kSampleRoom);
       for (int i = 0; i < kSample; ++i) {
         const float* const row = scores + static_cast<size_t>(i) * stride * experts;
-        for (size_t expert = 0; expert < experts; ++expert) sample_[expert * kSample + i] = row[expert];
+        float* const to = sample_.data() + i;
+        for (size_t expert = 0; expert < experts; ++expert) to[expert * kSampleRoom] = row[expert];
       }
       for (size_t expert = 0; expert < experts; ++expert) {
-        float* const sample = &sample_[expert * kSample];
-        std::nth_element(sample, sample + place, sample + kSample, std::greater<>());
-        bars_[expert] = sample[place];
+        float* const sample = &sample_[expert * kSampleRoom];
+        GreatestFirst(sample, sample + kSample, static_cast<size_t>(place));
+        bars_[expert] = *std::min_element(sample, sample + place);
       }
     }
     // An odd number of 64-byte lines, so that the experts' candidates do not fall into one set of the cache.
@@ -88,34 +112,37 @@ class TopTokens {
   }
 
   void Collect(const float* scores) {
-    const size_t experts = experts_;
+    const size_t experts = experts_, room = room_;
+    const float* const bars = bars_.data();
+    uint64_t* const candidates = candidates_.data();
+    int* const count = count_.data();
     for (int token = 0; token < tokens_; ++token) {
       const float* const row = scores + token * experts;
+      const auto add = [&](size_t expert) {
+        const size_t place = static_cast<size_t>(count[expert]++);
+        if (place < room) candidates[expert * room + place] = Key(row[expert], static_cast<uint32_t>(token));
+      };
       size_t first = 0;
       for (; first + 64 <= experts; first += 64) {
         uint8_t above[64];
-        for (int i = 0; i < 64; ++i) above[i] = row[first + i] >= bars_[first + i];
+        for (int i = 0; i < 64; ++i) above[i] = row[first + i] >= bars[first + i];
         uint64_t mask = 0;
         for (int i = 0; i < 8; ++i) {
           uint64_t flags;
           std::memcpy(&flags, above + 8 * i, sizeof(flags));
           mask |= (flags * 0x0102'0408'1020'4080u >> 56) << 8 * i;  // Byte b of the flags to bit b.
         }
-        for (; mask != 0; mask &= mask - 1) Add(first + std::countr_zero(mask), row, token);
+        for (; mask != 0; mask &= mask - 1) add(first + static_cast<size_t>(std::countr_zero(mask)));
       }
       for (; first < experts; ++first) {
-        if (row[first] >= bars_[first]) Add(first, row, token);
+        if (row[first] >= bars[first]) add(first);
       }
     }
-  }
-  void Add(size_t expert, const float* row, int token) {
-    const int place = count_[expert]++;
-    if (place < room_) candidates_[expert * room_ + place] = Key(row[expert], static_cast<uint32_t>(token));
   }
 
   int tokens_ = 0, experts_ = 0, capacity_ = 0, room_ = 0;
   std::vector<float> bars_;           // [experts]
-  std::vector<float> sample_;         // [experts, kSample]
+  std::vector<float> sample_;         // [experts, kSampleRoom]
   std::vector<uint64_t> candidates_;  // [experts, room_]
   std::vector<int> count_;            // [experts]: candidates found, whether or not there was room.
   std::vector<uint64_t> all_;         // [tokens]
@@ -141,7 +168,8 @@ class ExpertChoicePolicy : public RoutingPolicy {
     const size_t tokens = request.tokens, experts = shape_.experts, top_k = shape_.top_k;
     EPSIM_CHECK(tokens > 0 && request.scores.size() == tokens * experts);
     EPSIM_CHECK(request.own.size() == tokens * top_k && request.own_count.size() == tokens);
-    thread_local Workspace work;
+    thread_local Workspace kept;
+    Workspace& work = kept;
     const int capacity = ExpertCapacity(config_.capacity_factor(), request.tokens, shape_.top_k, shape_.experts);
     work.top.Take(request.scores.data(), request.tokens, shape_.experts, capacity);
     ListByToken(request.tokens, capacity, &work);
@@ -161,11 +189,12 @@ class ExpertChoicePolicy : public RoutingPolicy {
       } else {
         choice->count[token] = static_cast<uint8_t>(top_k);
         work.best.assign(first, first + count);
-        std::nth_element(work.best.begin(), work.best.begin() + (top_k - 1), work.best.end(), std::greater<>());
-        const uint64_t last = work.best[top_k - 1];
+        GreatestFirst(work.best.data(), work.best.data() + count, top_k);
+        const uint64_t last = *std::min_element(work.best.begin(), work.best.begin() + static_cast<ptrdiff_t>(top_k));
         size_t kept = 0;
-        for (size_t i = 0; i < count; ++i) {
-          if (first[i] >= last) to[kept++] = static_cast<uint16_t>(IndexOfKey(first[i]));
+        for (size_t i = 0; kept < top_k; ++i) {
+          to[kept] = static_cast<uint16_t>(IndexOfKey(first[i]));
+          kept += first[i] >= last;
         }
       }
     }
