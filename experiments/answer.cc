@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "experiments/human_bytes.h"
 #include "experiments/rebalance_report.h"
+#include "experiments/routing_report.h"
 #include "experiments/series.h"
 
 namespace epsim {
@@ -108,6 +109,7 @@ std::string AnswerText(const Json& s) {
   absl::StrAppend(&text, "  communication     ", s["communication"]["strategy"].get<std::string>(),
                   sms > 0 ? absl::StrCat(", on ", sms, " SMs") : "",
                   buffers > 0 ? absl::StrCat(", buffers of ", HumanBytes(buffers), " a GPU") : "", "\n");
+  if (s.contains("routing")) text += RoutingText(s["routing"]);
   text += RebalancesText(s["rebalancing"]);
   if (s.contains("analytic")) {
     absl::StrAppend(&text, "  step              ", s["trace"]["batches"].get<std::string>(), "\n");

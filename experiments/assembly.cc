@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "engine/status_macros.h"
 #include "engine/unit_text.h"
@@ -67,6 +68,21 @@ absl::Status CheckBackend(const ResolvedExperiment& resolved, const Communicatio
     notes->push_back(absl::StrCat(experiment.backend(), " does not say whether it moves experts in this precision"));
   }
   return absl::OkStatus();
+}
+
+// To decide, and before it, where the choice goes by them, to gather the counts of all ranks: each sends 4 bytes an expert
+// to each other one, as fast as the links allow.
+Duration ReplicaPlanningTime(const ReplicaChoice& choice, const PlacementShape& shape, const Cluster& cluster) {
+  const ReplicaPlanning planning = choice.planning();
+  if (!planning.gathers_counts) return planning.time;
+  Exchange exchange;
+  ClearExchange(shape.ranks, &exchange);
+  for (int s = 0; s < shape.ranks; ++s) {
+    for (int d = 0; d < shape.ranks; ++d) {
+      if (s != d) exchange.traffic.bytes[static_cast<size_t>(s) * shape.ranks + d] = int64_t{4} * shape.experts;
+    }
+  }
+  return planning.time + LoneExchangeTime(cluster, exchange);
 }
 
 // Whether weights can come from where the experiment has them come from.
@@ -142,6 +158,11 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
                                                            .precision = experiment.costs().precision(),
                                                            .slots = parts->shape.slots,
                                                            .max_tokens_per_rank = MostTokensPerRank(experiment)}));
+  parts->router_overhead = ReplicaPlanningTime(*parts->replica_choice, parts->shape, parts->cluster);
+  if (parts->router_overhead > Duration{}) {
+    parts->notes.push_back(absl::StrFormat("choosing replicas adds %.1f us to each call of a router",
+                                           Microseconds(parts->router_overhead)));
+  }
   RETURN_IF_ERROR(CheckMigration(experiment.rebalance(), platform));
   RETURN_IF_ERROR(CheckElastic(experiment.elastic(), parts->shape, platform));
   ASSIGN_OR_RETURN(const BytesPerSecond memory_bandwidth, ParseHardwareBandwidth(platform.gpu().memory_bandwidth()));

@@ -24,6 +24,7 @@ struct Assembly {
   std::unique_ptr<CostModel> costs;
   std::unique_ptr<const ExpertCostScale> expert_cost_scale;  // Null: all 1.
   std::unique_ptr<Communication> communication;
+  Duration router_overhead{};   // Of choosing replicas, in each call of a router.
   BytesPerSecond copy_rate{1};  // Of a GPU's memory, as kernels reach it.
   // What the reader of a report must know of how the parts go together.
   std::vector<std::string> notes;

@@ -29,7 +29,16 @@ std::string PrintPrecision(const Precision& precision) {
 
 absl::StatusOr<std::unique_ptr<ReplayRun>> ReplayRun::Create(const ResolvedExperiment& resolved, ReportFolder* folder) {
   ASSIGN_OR_RETURN(std::unique_ptr<Assembly> parts, Assemble(resolved));
-  return std::unique_ptr<ReplayRun>(new ReplayRun(resolved, folder, std::move(parts)));
+  std::unique_ptr<ReplayRun> run(new ReplayRun(resolved, folder, std::move(parts)));
+  for (std::unique_ptr<StepRouting>* routing : {&run->step_routing_, &run->foreseen_}) {
+    ASSIGN_OR_RETURN(*routing, NewStepRouting(resolved.experiment().routing(), run->shape(),
+                                              static_cast<int>(resolved.model().top_k())));
+  }
+  return run;
+}
+
+absl::Status ReplayRun::CheckTrace(const TraceHeader& header) const {
+  return CheckTraceFitsRouting(experiment().routing(), resolved_.trace_path, header);
 }
 
 ReplayRun::ReplayRun(const ResolvedExperiment& resolved, ReportFolder* folder, std::unique_ptr<Assembly> parts)
@@ -45,7 +54,8 @@ ReplayRun::ReplayRun(const ResolvedExperiment& resolved, ReportFolder* folder, s
              [this](const StepFacts& facts) {
                summary_.Add(facts);
                if (steps_csv_.has_value()) steps_csv_->Add(facts);
-             }) {
+             }),
+      routing_gain_(shape().layers) {
   if (GoesByProfile(experiment().placement())) {
     profiler_.emplace(experiment().profiler(), shape().layers, shape().experts);
   }
@@ -87,7 +97,8 @@ absl::Status ReplayRun::Prepare(Placement placement) {
                          .schedule = experiment().schedule(),
                          .network = parts_->network.get(),
                          .queue = &parts_->queue,
-                         .observers = {&meter_, &aggregate_, &strategies_}};
+                         .observers = {&meter_, &aggregate_, &strategies_},
+                         .router_overhead = parts_->router_overhead};
   if (folder_ != nullptr) {
     ASSIGN_OR_RETURN(WholeFile * csv_file, folder_->Create("steps.csv"));
     steps_csv_.emplace(csv_file);
@@ -95,6 +106,7 @@ absl::Status ReplayRun::Prepare(Placement placement) {
     timeline_.emplace(timeline_file, parts_->cluster, experiment().output().timeline_steps());
     context.observers.push_back(&*timeline_);
   }
+  if (step_routing_ != nullptr) context.observers.push_back(&routing_gain_);
   simulation_.emplace(context, &*routing_,
                       RebalanceSetup{.config = experiment().rebalance(),
                                      .policy = parts_->placement_policy.get(),
@@ -104,14 +116,15 @@ absl::Status ReplayRun::Prepare(Placement placement) {
                                      .copy_rate = parts_->copy_rate,
                                      .random = &rebalance_random_,
                                      .elastic = experiment().elastic(),
-                                     .profiler = profiler_.has_value() ? &*profiler_ : nullptr});
+                                     .profiler = profiler_.has_value() ? &*profiler_ : nullptr},
+                      step_routing_.get());
   return absl::OkStatus();
 }
 
 std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const RunFacts& facts) const {
   std::vector<std::string> notes = replayed.notes;
   notes.insert(notes.end(), parts_->notes.begin(), parts_->notes.end());
-  if (facts.expert_bytes_per_gpu + facts.footprint.buffers > facts.gpu_memory) {
+  if (facts.expert_bytes_per_gpu + facts.footprint.buffers + facts.routing_matrix > facts.gpu_memory) {
     notes.push_back(
         "does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
   }
@@ -124,6 +137,9 @@ std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const R
         "perfect balance: every rank has the mean of the experts' work and of the traffic; a bound, not a policy");
   }
   if (hindsight()) notes.push_back("hindsight: planned on the steps that are scored; a bound, not a policy");
+  if (step_routing_ != nullptr) {
+    for (std::string& note : RoutingNotes(experiment().routing(), *step_routing_)) notes.push_back(std::move(note));
+  }
   if (!replayed.synthetic.empty()) notes.push_back("synthetic trace: " + replayed.synthetic);
   if (replayed.resampled) notes.push_back("requests were resampled: the trace has too few for this many ranks");
   if (replayed.counts_only && !replayed.trace_path.empty()) {
@@ -165,6 +181,10 @@ absl::StatusOr<RunReport> ReplayRun::Report(const ReplayedSteps& replayed) {
                  .precision = PrintPrecision(experiment().costs().precision()),
                  .rebalancing = RebalancesJson(experiment().rebalance(), simulation_->rebalances()),
                  .notes = {}};
+  if (step_routing_ != nullptr) {
+    facts.routing = RoutingJson(experiment().routing(), *step_routing_, routing_gain_);
+    facts.routing_matrix = step_routing_->memory();
+  }
   facts.notes = Notes(replayed, facts);
   RunReport report{.summary = summary_.Json(facts), .step_time_us = summary_.step_time_us()};
   if (!replayed.analytic.is_null()) report.summary["analytic"] = replayed.analytic;

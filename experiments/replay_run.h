@@ -13,6 +13,7 @@
 #include "experiments/assembly.h"
 #include "experiments/plan.h"
 #include "experiments/report_folder.h"
+#include "experiments/routing_report.h"
 #include "experiments/setup.h"
 #include "experiments/steps_csv.h"
 #include "experiments/strategy_use.h"
@@ -51,6 +52,13 @@ class ReplayRun {
   const PlacementShape& shape() const { return parts_->shape; }
   bool hindsight() const { return experiment().planning().has_hindsight(); }
 
+  // Whether the trace holds what the routing policy goes by, and what of it each step has to carry.
+  absl::Status CheckTrace(const TraceHeader& header) const;
+  StepContents contents() const { return ContentsForRouting(experiment().routing()); }
+  // Routes the steps that are planned on; null where tokens go where the trace says.  It goes on with the scored ones,
+  // unless the plan has seen these.
+  StepRouting* planning_routing() { return hindsight() ? foreseen_.get() : step_routing_.get(); }
+
   // A step that is planned on; tokens of each logical expert, [layers, experts].
   void Watch(const StepBatch& batch, absl::Span<const int32_t> tokens);
   // Makes the simulation, on a placement planned on `seen` or given.  One of them is to be called, once.
@@ -88,6 +96,8 @@ class ReplayRun {
   std::optional<Placement> as_started_;     // What a server serves on while it is profiled first.
   int64_t seen_steps_ = 0;
   bool is_bound_ = false;
+  std::unique_ptr<StepRouting> step_routing_, foreseen_;  // Null: tokens go where the trace says.
+  RoutingGain routing_gain_;
   std::optional<PlacedRouting> routing_;
   std::optional<Simulation> simulation_;
 };

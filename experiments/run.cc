@@ -69,10 +69,19 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
   std::error_code no_folder;
   const std::string scratch = options.out.empty() ? fs::temp_directory_path(no_folder).string() : options.out;
   ASSIGN_OR_RETURN(const auto trace, TraceReader::OpenRaw(first.trace_path, scratch, options.stop));
+  StepContents contents;
+  for (const auto& run : runs) {
+    RETURN_IF_ERROR(run->CheckTrace(trace->header()));
+    contents.scores = contents.scores || run->contents().scores;
+  }
   const auto new_source = [&] {
     return NewStepSource(first.experiment().workload(), *trace, runs[0]->shape().ranks, first.experiment().seed(),
-                         options.stop);
+                         options.stop, contents);
   };
+  const auto new_step_routing = [&] {
+    return NewStepRouting(experiment.routing(), shape, static_cast<int>(model.top_k()));
+  };
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepRouting> step_routing, new_step_routing());
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   SimulationOptions simulation{.threads = options.threads > 0 ? options.threads : cores, .stop = options.stop};
 
@@ -83,31 +92,42 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
     ASSIGN_OR_RETURN(source, new_source());
     const PlanningConfig& planning = first.experiment().planning();
     ASSIGN_OR_RETURN(cut, CutSteps(planning, *source));
-    const auto record = [&](StepSource& from, int64_t steps, bool hindsight) {
+    const auto record = [&](StepSource& from, int64_t steps, absl::Span<ReplayRun* const> watching) {
       Progress progress("planning", steps);
       SimulationOptions recording = simulation;
       recording.progress = &progress;
-      return RecordLoad(from, steps, runs[0]->shape().layers, runs[0]->shape().experts,
-                        static_cast<int>(planning.max_rows()), recording,
-                        [&](const StepBatch& batch, absl::Span<const int32_t> tokens) {
-                          for (const auto& run : runs) {
-                            if (run->hindsight() == hindsight) run->Watch(batch, tokens);
-                          }
-                        });
+      return RecordLoad(
+          from, steps, runs[0]->shape().layers, runs[0]->shape().experts, static_cast<int>(planning.max_rows()),
+          recording,
+          [watching](const StepBatch& batch, absl::Span<const int32_t> tokens) {
+            for (ReplayRun* run : watching) run->Watch(batch, tokens);
+          },
+          watching.empty() ? nullptr : watching[0]->planning_routing());
     };
-    const auto in_hindsight = [](const auto& run) { return run->hindsight(); };
-    RecordedLoad past, scored;
-    if (std::all_of(runs.begin(), runs.end(), in_hindsight)) {
+    // Runs whose routing is the trace's look on together, others each for itself.
+    std::vector<ReplayRun*> past, ahead;
+    std::vector<std::vector<ReplayRun*>> others;
+    for (const auto& run : runs) {
+      if (run->planning_routing() != nullptr) {
+        others.push_back({run.get()});
+      } else {
+        (run->hindsight() ? ahead : past).push_back(run.get());
+      }
+    }
+    if (past.empty()) {
       RETURN_IF_ERROR(SkipSteps(*source, cut.left_out, options.stop));
     } else {
-      ASSIGN_OR_RETURN(past, record(*source, cut.left_out, false));
+      ASSIGN_OR_RETURN(const RecordedLoad seen, record(*source, cut.left_out, past));
+      for (ReplayRun* run : past) RETURN_IF_ERROR(run->Prepare(seen));
     }
-    if (std::any_of(runs.begin(), runs.end(), in_hindsight)) {
-      ASSIGN_OR_RETURN(const std::unique_ptr<StepSource> seen, new_source());
-      RETURN_IF_ERROR(SkipSteps(*seen, cut.left_out, options.stop));
-      ASSIGN_OR_RETURN(scored, record(*seen, cut.scored, true));
+    if (!ahead.empty()) others.push_back(std::move(ahead));
+    for (const std::vector<ReplayRun*>& watching : others) {
+      ASSIGN_OR_RETURN(const std::unique_ptr<StepSource> seen_from, new_source());
+      const bool hindsight = watching[0]->hindsight();
+      if (hindsight) RETURN_IF_ERROR(SkipSteps(*seen_from, cut.left_out, options.stop));
+      ASSIGN_OR_RETURN(const RecordedLoad seen, record(*seen_from, hindsight ? cut.scored : cut.left_out, watching));
+      for (ReplayRun* run : watching) RETURN_IF_ERROR(run->Prepare(seen));
     }
-    for (const auto& run : runs) RETURN_IF_ERROR(run->Prepare(run->hindsight() ? scored : past));
     return absl::OkStatus();
   };
   if (const absl::Status status = plan(); !status.ok()) return InFile(first.trace_path, status);
@@ -124,6 +144,7 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
     simulation.progress = &progress;
     const absl::Status status = Replay(*source, simulations, simulation);
     if (absl::IsFailedPrecondition(status)) return InFile(first.manifest.inputs(0).path(), status);
+    if (absl::IsDataLoss(status)) return InFile(first.trace_path, status);
     RETURN_IF_ERROR(status);
   }
   std::vector<RunReport> reports;

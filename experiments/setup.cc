@@ -14,6 +14,7 @@
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
 #include "engine/whole_file.h"
+#include "experiments/routing_report.h"
 #include "experiments/version.h"
 #include "models/catalogue.h"
 #include "models/communication/communication.h"
@@ -24,6 +25,7 @@
 #include "policies/rebalance/expert_profiler.h"
 #include "policies/rebalance/rebalance_config.h"
 #include "policies/replica/replica_choice.h"
+#include "policies/routing/routing_policy.h"
 #include "traces/workload/step_source.h"
 
 namespace epsim {
@@ -150,6 +152,9 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   absl::StatusOr<CostConfig> costs = CompleteCostConfig(experiment->costs());
   if (!costs.ok()) return error(costs.status().message());
   *experiment->mutable_costs() = *std::move(costs);
+  absl::StatusOr<RoutingPolicyConfig> routing = CompleteRoutingConfig(experiment->routing());
+  if (!routing.ok()) return error(routing.status().message());
+  *experiment->mutable_routing() = *std::move(routing);
   return absl::OkStatus();
 }
 
@@ -222,7 +227,10 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
     if (!platform.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", platform.status().message()));
     *manifest.mutable_platform() = *std::move(platform);
   }
-  if (trace != nullptr) RETURN_IF_ERROR(CheckTraceFitsModel(*trace, manifest.model()));
+  if (trace != nullptr) {
+    RETURN_IF_ERROR(CheckTraceFitsModel(*trace, manifest.model()));
+    RETURN_IF_ERROR(CheckTraceFitsRouting(experiment->routing(), resolved.trace_path, trace->header()));
+  }
   return resolved;
 }
 

@@ -39,9 +39,11 @@ absl::Status OfStep(const StepBatch& batch, const absl::Status& status) {
 
 }  // namespace
 
-Simulation::Simulation(const ForwardContext& context, PlacedRouting* routing, RebalanceSetup rebalance)
+Simulation::Simulation(const ForwardContext& context, PlacedRouting* routing, RebalanceSetup rebalance,
+                       StepRouting* policy)
     : context_(context),
       routing_(routing),
+      policy_(policy),
       shape_(routing->placement().shape()),
       quantizes_(context.costs->Quantize(1).time > Duration{}),
       pass_([&] {
@@ -76,7 +78,13 @@ absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, co
     if (!rebalancer_->away().empty()) survivor_batch_ = DealOverSurvivors(composed, rebalancer_->away());
   }
   const bool dealt = rebalancer_ != nullptr && !rebalancer_->away().empty();
-  const StepBatch& batch = dealt ? survivor_batch_ : composed;
+  const StepBatch* captured = dealt ? &survivor_batch_ : &composed;
+  if (policy_ != nullptr) {
+    absl::StatusOr<const StepBatch*> routed = policy_->Route(*captured, workers.for_each());
+    if (!routed.ok()) return OfStep(composed, routed.status());
+    captured = *routed;
+  }
+  const StepBatch& batch = *captured;
   absl::StatusOr<BatchSplit> split = SplitBatch(context_.schedule, batch);
   if (!split.ok()) return OfStep(batch, split.status());
   const absl::Status admitted = context_.communication->Admit(
@@ -94,6 +102,7 @@ absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, co
        .has_dispatch = facts.has_dispatch,
        .quantizes_received = facts.quantization == Quantization::kAfterDispatch},
       shape_.layers, &work_);
+  if (policy_ != nullptr) policy_->Charge(*context_.cluster, shape_.layers, &work_);
   const bool in_pieces = work_.pieces() > 1 || work_.padded;
   whole_.resize(in_pieces ? shape_.layers : 0);
   std::vector<ComparedWork> compared;
@@ -102,6 +111,9 @@ absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, co
     if (stop.stop_requested()) return;
     if (compared.empty()) {
       RouteLayer(*routing_, *context_.costs, context_.expert_cost_scale, *context_.cluster, shape_, layer, &work_);
+      if (policy_ != nullptr) {
+        policy_->Measure(*routing_, *context_.costs, *context_.cluster, shape_, work_, layer);
+      }
     } else {
       BalanceLayer(compared, *context_.costs, context_.expert_cost_scale, *context_.cluster, shape_, layer, &work_);
     }
@@ -139,7 +151,12 @@ absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, co
   }
   if (rebalancer_ != nullptr) rebalancer_->StepEnded(batch.tokens, context_.queue->now() - start);
   const StepRecord record{
-      .start = start, .finish = context_.queue->now(), .batch = &batch, .layers = layers, .expert_time = expert_time_};
+      .start = start,
+      .finish = context_.queue->now(),
+      .batch = &batch,
+      .layers = layers,
+      .expert_time = expert_time_,
+      .routing = policy_ == nullptr ? absl::Span<const LayerRouting>() : policy_->layers()};
   for (Observer* observer : context_.observers) observer->OnStepEnd(record);
   return absl::OkStatus();
 }
@@ -157,7 +174,8 @@ absl::Status Replay(StepSource& source, absl::Span<Simulation* const> simulation
 }
 
 absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int layers, int experts, int max_rows,
-                                        const SimulationOptions& options, const StepWatcher& watch) {
+                                        const SimulationOptions& options, const StepWatcher& watch,
+                                        StepRouting* policy) {
   // On one rank with one slot an expert, tokens per slot are tokens per logical expert.
   const PlacementShape shape{.layers = layers, .experts = experts, .slots = experts, .ranks = 1};
   ReplicaTable table{.layers = layers, .ranks = 1, .experts = experts, .slot = {}};
@@ -179,6 +197,9 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
     RETURN_IF_ERROR(options.stop.Check());
     ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(SimTime{}));
     if (batch == nullptr) break;
+    if (policy != nullptr) {
+      ASSIGN_OR_RETURN(batch, policy->Route(*batch, workers.for_each()));
+    }
     whole = *batch;
     whole.rank_begin = {0, batch->tokens};
     if (load.steps % load.window.steps_per_row == 0) load.tokens.resize(load.tokens.size() + row_size);

@@ -17,6 +17,7 @@
 #include "models/simulation/forward_pass.h"
 #include "models/simulation/program_store.h"
 #include "models/simulation/rebalancer.h"
+#include "models/simulation/step_routing.h"
 #include "policies/placement/placement_policy.h"
 #include "traces/workload/step_source.h"
 
@@ -34,12 +35,14 @@ struct SimulationOptions {
 class Simulation : private Observer {
  public:
   // Everything pointed at, and in `context`, outlives the simulation.  `routing` has the detail that the communication
-  // strategy asks for.  Without a mode in `rebalance`, the placement stays as it is.
-  Simulation(const ForwardContext& context, PlacedRouting* routing, RebalanceSetup rebalance = {});
+  // strategy asks for.  Without a mode in `rebalance`, the placement stays as it is.  `policy` null: tokens go where the
+  // trace says.
+  Simulation(const ForwardContext& context, PlacedRouting* routing, RebalanceSetup rebalance = {},
+             StepRouting* policy = nullptr);
   ~Simulation() override;
 
-  // Runs the next step, as composed for all ranks; the batch has the model's MoE layers.  Fails where the strategy does not admit it or the
-  // schedule cannot cut it, where it takes kLongestStep or longer, and when a run passes 30 days.
+  // Runs the next step, as composed for all ranks; the batch has the model's MoE layers.  Fails where the strategy does
+  // not admit it or the schedule cannot cut it, where it takes kLongestStep or longer, and when a run passes 30 days.
   absl::Status RunStep(const StepBatch& composed, Workers& workers, const StopToken& stop);
 
   // From now on each step is the bound of what the same step was in `others` (balanced_work.h), which run it first.
@@ -56,6 +59,7 @@ class Simulation : private Observer {
 
   const ForwardContext context_;
   PlacedRouting* const routing_;
+  StepRouting* const policy_;
   const PlacementShape shape_;
   const bool quantizes_;
   ProgramStore programs_;
@@ -79,9 +83,10 @@ struct RecordedLoad {
   LoadWindow window;           // A view of `tokens`.
   int64_t steps = 0;
 };
-// Sees a step, and its tokens of each logical expert [layers, experts].
+// A `policy` routes them first.  `watch` sees each step, and its tokens of each logical expert [layers, experts].
 using StepWatcher = std::function<void(const StepBatch& batch, absl::Span<const int32_t> tokens)>;
 absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int layers, int experts, int max_rows,
-                                        const SimulationOptions& options, const StepWatcher& watch = nullptr);
+                                        const SimulationOptions& options, const StepWatcher& watch = nullptr,
+                                        StepRouting* policy = nullptr);
 
 }  // namespace epsim

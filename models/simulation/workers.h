@@ -5,6 +5,8 @@
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
+#include "absl/functional/function_ref.h"
+
 namespace epsim {
 
 class Workers {
@@ -20,6 +22,10 @@ class Workers {
     } else {
       arena_.execute([&] { tbb::parallel_for(0, n, body); });
     }
+  }
+  // The same, as others take it.
+  auto for_each() {
+    return [this](int n, absl::FunctionRef<void(int)> body) { ForEach(n, body); };
   }
 
  private:
