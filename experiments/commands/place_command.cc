@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "engine/random_stream.h"
 #include "engine/status_macros.h"
+#include "engine/text_proto.h"
 #include "engine/whole_file.h"
 #include "experiments/commands/commands.h"
 #include "experiments/commands/seed_flag.h"
@@ -30,6 +31,7 @@ using Json = nlohmann::json;
 
 struct PlaceOptions {
   std::string policy, load;
+  std::vector<std::string> set;  // Of the policy's message.
   int slots = 0, groups = 1, nodes = 1, ranks = 0;
   std::optional<uint64_t> seed;
   bool json = false;  // What it prints is JSON anyway.
@@ -129,8 +131,8 @@ absl::StatusOr<Load> ReadLoad(const std::string& path) {
   return load;
 }
 
-// The configuration that chooses the policy called `name`, with its defaults.
-absl::StatusOr<PlacementPolicyConfig> ChoosePolicy(const std::string& name) {
+// The configuration that chooses the policy called `name`, with its defaults but for the fields in `set`.
+absl::StatusOr<PlacementPolicyConfig> ChoosePolicy(const std::string& name, const std::vector<std::string>& set) {
   PlacementPolicyConfig config;
   const google::protobuf::OneofDescriptor* const policies = config.GetDescriptor()->FindOneofByName("policy");
   std::vector<std::string> names;
@@ -138,7 +140,8 @@ absl::StatusOr<PlacementPolicyConfig> ChoosePolicy(const std::string& name) {
     const google::protobuf::FieldDescriptor* const field = policies->field(i);
     names.push_back(field->name());
     if (field->name() != name) continue;
-    config.GetReflection()->MutableMessage(&config, field);
+    google::protobuf::Message* const policy = config.GetReflection()->MutableMessage(&config, field);
+    for (const std::string& assignment : set) RETURN_IF_ERROR(SetField(assignment, policy));
     return config;
   }
   return absl::InvalidArgumentError(
@@ -146,7 +149,7 @@ absl::StatusOr<PlacementPolicyConfig> ChoosePolicy(const std::string& name) {
 }
 
 absl::StatusOr<Placement> Place(const PlaceOptions& options) {
-  ASSIGN_OR_RETURN(const PlacementPolicyConfig config, ChoosePolicy(options.policy));
+  ASSIGN_OR_RETURN(const PlacementPolicyConfig config, ChoosePolicy(options.policy, options.set));
   ASSIGN_OR_RETURN(const Load load, ReadLoad(options.load));
   const PlacementShape shape{.layers = load.layers,
                              .experts = load.experts,
@@ -194,6 +197,11 @@ void AddPlaceCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* const command = app.add_subcommand("place", "Place experts by given loads; prints JSON");
   const auto options = std::make_shared<PlaceOptions>();
   command->add_option("--policy", options->policy, "Placement policy (see: epsim list policies)")->required();
+  // One value a flag: a value may hold commas and spaces.
+  command->add_option("--set", options->set, "field=value of the policy (mode=GLOBAL); may be repeated")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
   command->add_option("--load", options->load, "JSON file: {\"weight\": [[load of each expert] per layer]}")
       ->required();
   command->add_option("--slots", options->slots, "Slots in a layer, over all ranks")->required();

@@ -9,6 +9,7 @@
 #include "policies/placement/checked_placement.h"
 #include "policies/placement/contiguous_placement.h"
 #include "policies/placement/eplb_placement.h"
+#include "policies/plugin/plugin_placement.h"
 
 namespace epsim {
 namespace {
@@ -27,6 +28,8 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewContiguousPlacement(shape);
     case PlacementPolicyConfig::kEplb:
       return NewEplbPlacement(config.eplb(), shape);
+    case PlacementPolicyConfig::kPlugin:
+      return NewPluginPlacement(config.plugin(), shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -81,6 +84,7 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return false;
     case PlacementPolicyConfig::kEplb:
+    case PlacementPolicyConfig::kPlugin:
       return true;
   }
   EPSIM_CHECK(false);

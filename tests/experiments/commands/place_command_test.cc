@@ -82,6 +82,29 @@ TEST_F(PlaceCommand, ServesEveryPolicy) {
   EXPECT_EQ(stdout_, "{\"log2phy\":[[[2,3],[1],[0]]],\"logcnt\":[[2,1,1]],\"phy2log\":[[2,1,0,0]]}\n");
 }
 
+// Fields of the policy; a library is relative to the current folder.
+TEST_F(PlaceCommand, SetsFieldsOfThePolicy) {
+  const std::string load = Write(R"({"weight": [[3, 1, 2]]})");
+  const auto run = [&](const std::string& policy, std::vector<std::string> set) {
+    std::vector<std::string> arguments = {"--policy", policy, "--load", load, "--slots", "4", "--ranks", "2"};
+    for (std::string& assignment : set) {
+      arguments.push_back("--set");
+      arguments.push_back(std::move(assignment));
+    }
+    return Run(arguments);
+  };
+  // 3 -> 1.5 + 1.5: 2 to rank 0, 1.5 to rank 1, 1.5' to rank 0, where expert 0 is not yet, 1 to rank 1.
+  ASSERT_EQ(run("plugin", {"library=" EPSIM_EXAMPLE_PLUGIN, "options=decay = 0.5"}), absl::OkStatus());
+  EXPECT_EQ(Json::parse(stdout_)["phy2log"], Json::parse("[[2, 0, 0, 1]]"));
+  EXPECT_EQ(run("plugin", {}), absl::InvalidArgumentError("plugin: library: none named"));
+  EXPECT_EQ(
+      run("plugin", {"library=" EPSIM_EXAMPLE_PLUGIN, "options=decay = 2"}),
+      absl::InvalidArgumentError("plugin " EPSIM_EXAMPLE_PLUGIN ": placement: options: decay: 2 is not in (0, 1]"));
+  ASSERT_EQ(run("eplb", {"mode=GLOBAL"}), absl::OkStatus());
+  EXPECT_EQ(run("eplb", {"model=GLOBAL"}),
+            absl::InvalidArgumentError("--set model=GLOBAL: no field \"model\" in EplbPlacement; it has mode"));
+}
+
 // Weights need not be counts for EPLB; as counts these would all be 0, and expert 0 would get the replica.
 TEST_F(PlaceCommand, TakesFractions) {
   const std::string load = Write(R"({"weight": [[0.3, 0.4, 0.1]]})");
@@ -122,8 +145,8 @@ TEST_F(PlaceCommand, NamesLayerExpertAndValueOfABadWeight) {
 
 TEST_F(PlaceCommand, SaysWhichPoliciesAndShapesWouldDo) {
   const std::string load = Write(R"({"weight": [[1, 2, 3]]})");
-  EXPECT_EQ(Run({"--policy", "elpb", "--load", load, "--slots", "4", "--ranks", "2"}),
-            absl::InvalidArgumentError("--policy: \"elpb\" is not one of contiguous, eplb"));
+  EXPECT_THAT(Run({"--policy", "elpb", "--load", load, "--slots", "4", "--ranks", "2"}).message(),
+              HasSubstr("--policy: \"elpb\" is not one of contiguous, eplb, "));
   EXPECT_EQ(Run({"--policy", "eplb", "--load", load, "--slots", "5", "--ranks", "2"}),
             absl::InvalidArgumentError("slots: 5 are not divisible by 2 ranks; 4 or 6 would fit"));
   EXPECT_EQ(Run({"--policy", "eplb", "--load", load, "--slots", "4", "--ranks", "2", "--groups", "2"}),

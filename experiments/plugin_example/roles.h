@@ -1,0 +1,12 @@
+/* The roles that this plug-in plays, one file each. */
+#ifndef ROLES_H_
+#define ROLES_H_
+
+#include <epsim/epsim_plugin.h>
+
+/* Heaviest first: redundant slots go to the experts with the most load a replica; then the replicas, the heaviest
+   first, each to the least loaded rank that has room, of those without the expert if there are any. Options: "decay =
+   D", D in (0, 1]: what a row of past load counts against the next newer one.  Default 1. */
+extern const EpsimPlacementRole kHeaviestFirst;
+
+#endif /* ROLES_H_ */

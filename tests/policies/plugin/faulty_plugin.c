@@ -1,0 +1,132 @@
+/* A plug-in that does wrong, in the way that its options name.  Built in several versions:
+   FAULTY_ABI        the version that it claims
+   FAULTY_NULL       it serves no version
+   FAULTY_LINK       it needs a function that nobody has
+   FAULTY_NO_ROLES   it plays none
+   FAULTY_NO_CALLS   its roles lack their calls */
+#include <epsim/epsim_plugin.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef FAULTY_ABI
+#define FAULTY_ABI EPSIM_PLUGIN_ABI
+#endif
+
+/* How many instances there are.  For the test to look up. */
+EPSIM_PLUGIN_EXPORT int faulty_instances = 0;
+
+typedef struct Faulty {
+  char fault[64];
+  EpsimShape shape;
+} Faulty;
+
+/* A failure that is not one line of text. */
+static int FailLoudly(char* error, size_t error_size) {
+  memset(error, 'x', error_size);
+  return 1;
+}
+
+static int Create(const char* options, const EpsimShape* shape, void** state, char* error, size_t error_size) {
+  if (strcmp(options, "create: fails") == 0) {
+    snprintf(error, error_size, "options: \"%s\" is no fault", options);
+    return 7;
+  }
+  if (strcmp(options, "create: fails silently") == 0) return 7;
+  if (strcmp(options, "create: fails loudly") == 0) return FailLoudly(error, error_size);
+  Faulty* const self = calloc(1, sizeof *self);
+  if (self == NULL) return 1;
+  strncpy(self->fault, options, sizeof self->fault - 1);
+  self->shape = *shape;
+  ++faulty_instances;
+  *state = self;
+  return 0;
+}
+
+static void Destroy(void* state) {
+  --faulty_instances;
+  free(state);
+}
+
+static int Is(const Faulty* self, const char* fault) { return strcmp(self->fault, fault) == 0; }
+
+/* Appends numbers in brackets to what `text` holds. */
+static void Print(char* text, size_t size, const char* name, const double* reals, const int32_t* whole, size_t count) {
+  size_t length = strlen(text);
+  length += (size_t)snprintf(text + length, size - length, " %s [", name);
+  for (size_t i = 0; i < count; ++i) {
+    length += (size_t)snprintf(text + length, size - length, "%s%g", i > 0 ? " " : "", reals ? reals[i] : whole[i]);
+  }
+  snprintf(text + length, size - length, "]");
+}
+
+static int Place(void* state, const EpsimPlacementRequest* request, int32_t* phy2log, char* error, size_t error_size) {
+  const Faulty* const self = state;
+  const EpsimShape* const shape = &self->shape;
+  const size_t cells = (size_t)shape->layers * (size_t)shape->experts;
+  const size_t places = (size_t)shape->layers * (size_t)shape->slots;
+  if (Is(self, "place: fails")) {
+    snprintf(error, error_size, "the moon\nis\tfull\n");
+    return -3;
+  }
+  if (Is(self, "place: fails silently")) return -3;
+  if (Is(self, "place: fails loudly")) return FailLoudly(error, error_size);
+  if (Is(self, "place: tells")) { /* What it was given. */
+    snprintf(error, error_size,
+             "%" PRId32 " layers %" PRId32 " experts %" PRId32 " slots %" PRId32 " ranks %" PRId32 " nodes %" PRId32
+             " groups %" PRId64 " steps a row seed %" PRIu64,
+             shape->layers, shape->experts, shape->slots, shape->ranks, shape->nodes, shape->expert_groups,
+             request->steps_per_row, request->seed);
+    Print(error, error_size, "load", request->load, NULL, (size_t)request->rows * cells);
+    Print(error, error_size, "asked", NULL, request->layers_asked, (size_t)request->asked);
+    if (request->previous) Print(error, error_size, "previous", NULL, request->previous, places);
+    if (request->time_per_token) Print(error, error_size, "time", request->time_per_token, NULL, cells);
+    Print(error, error_size, "phy2log", NULL, phy2log, places);
+    return 1;
+  }
+  if (Is(self, "place: scribbles")) { /* Over layers that nobody asked for, too. */
+    for (size_t i = 0; i < places; ++i) phy2log[i] = (int32_t)(i % (size_t)shape->slots) % shape->experts;
+    return 0;
+  }
+  for (int32_t i = 0; i < request->asked; ++i) {
+    int32_t* const of_layer = phy2log + (size_t)request->layers_asked[i] * (size_t)shape->slots;
+    for (int32_t slot = 0; slot < shape->slots; ++slot) of_layer[slot] = slot % shape->experts;
+    if (i + 1 < request->asked) continue; /* The last layer is wrong. */
+    if (Is(self, "place: too large")) of_layer[1] = shape->experts;
+    if (Is(self, "place: negative")) of_layer[1] = -2;
+    if (Is(self, "place: left empty")) of_layer[2] = EPSIM_NO_EXPERT;
+    if (Is(self, "place: expert missing")) of_layer[1] = 0;
+  }
+  return 0;
+}
+
+#if defined(FAULTY_LINK)
+void epsim_test_nobody_has_this(void);
+#endif
+
+const EpsimPlugin* epsim_plugin(uint32_t abi_version) {
+#if defined(FAULTY_LINK)
+  epsim_test_nobody_has_this();
+#endif
+#if defined(FAULTY_NO_CALLS)
+  static const EpsimPlacementRole kPlacement = {.create = Create, .destroy = Destroy, .place = NULL};
+#else
+  static const EpsimPlacementRole kPlacement = {.create = Create, .destroy = Destroy, .place = Place};
+#endif
+#if defined(FAULTY_NO_ROLES)
+  static const EpsimPlugin kPlugin = {.abi_version = FAULTY_ABI, .placement = NULL};
+  (void)kPlacement;
+  (void)Place;
+#else
+  static const EpsimPlugin kPlugin = {.abi_version = FAULTY_ABI, .placement = &kPlacement};
+  (void)Place;
+#endif
+#if defined(FAULTY_NULL)
+  (void)kPlugin;
+  (void)abi_version;
+  return NULL;
+#else
+  return abi_version == EPSIM_PLUGIN_ABI ? &kPlugin : NULL;
+#endif
+}
