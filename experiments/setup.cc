@@ -21,6 +21,7 @@
 #include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
 #include "policies/placement/placement_policy.h"
+#include "policies/replica/replica_choice.h"
 #include "traces/workload/step_source.h"
 
 namespace epsim {
@@ -115,8 +116,7 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
     return error("redundant_slots_per_rank: ", experiment->redundant_slots_per_rank(), " is more than ",
                  kMostRedundantSlots);
   }
-  ReplicaChoiceConfig* replica = experiment->mutable_replica_choice();
-  if (replica->choice_case() == ReplicaChoiceConfig::CHOICE_NOT_SET) replica->mutable_static_nearest();
+  *experiment->mutable_replica_choice() = CompleteReplicaChoiceConfig(experiment->replica_choice());
 
   PlanningConfig* planning = experiment->mutable_planning();
   if (planning->plan_case() == PlanningConfig::PLAN_NOT_SET) planning->mutable_past();

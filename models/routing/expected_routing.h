@@ -2,6 +2,9 @@
 // is the expectation under independence.
 #pragma once
 
+#include <cstdint>
+
+#include "absl/types/span.h"
 #include "models/routing/token_routing.h"
 #include "policies/placement/placement.h"
 #include "policies/replica/replica_choice.h"
@@ -32,8 +35,16 @@ namespace epsim {
 // so that ranges that together make the batch add up to its counts.  tokens_per_slot is then the sum of the shares of
 // u[s].  g is from 0 to 1 and spread evenly over sources and slots, or sources and destinations.
 //
+// Where replicas are chosen anew in every call, weight [slots] says in what measure every source uses the replicas of
+// an expert (PerCallReplicaChoice::Share).  With W_p the part of slot p in the weights of its expert, slot p has c_e *
+// W_p of expert e's tokens,
+//   x[s][d] = n_s * (1 - product over experts e of (1 - min(c_e / T, 1) * sum(W_p : replicas p of e on d))),
+// and every source is one of the sources of each slot.
+//
 // Replaces *routed.  REQUIRES: batch.counts and batch.rank_begin are set.
 void CountExpected(const StepBatch& batch, const TokenRange& range, Layer layer, const PlacementShape& shape,
                    const ReplicaTable& table, const RoutingDetail& detail, RoutedLayer* routed);
+void CountExpected(const StepBatch& batch, const TokenRange& range, Layer layer, const Placement& placement,
+                   absl::Span<const uint32_t> weight, const RoutingDetail& detail, RoutedLayer* routed);
 
 }  // namespace epsim

@@ -14,12 +14,12 @@ namespace epsim {
 
 class PlacedRouting : public TokenRouting {
  public:
-  // `choice` must outlive the routing.
+  // `choice` must outlive the routing.  What it draws, it draws from the stream "replica_choice" of `seed`.
   PlacedRouting(Placement placement, ReplicaChoice* choice, uint64_t seed, const RoutingDetail& detail);
 
   // In force.
   const Placement& placement() const { return placement_; }
-  const ReplicaTable& table() const { return table_; }
+  const ReplicaTable& table() const { return table_; }  // Empty where replicas are chosen call by call.
   // From now on `layer` is as in `next`.  Not while layers are counted.
   void SwitchLayer(Layer layer, const Placement& next);
 
@@ -29,8 +29,11 @@ class PlacedRouting : public TokenRouting {
   Placement placement_;
   ReplicaChoice* const choice_;
   RandomStream random_;
+  // Of a fixed choice.
   ReplicaTable table_;
-  std::unique_ptr<TableRouting> routing_;
+  std::unique_ptr<TableRouting> by_table_;
+  // Of one that is made call by call.
+  std::unique_ptr<TokenRouting> dealt_;
 };
 
 }  // namespace epsim

@@ -15,23 +15,16 @@
 namespace epsim {
 namespace {
 
-constexpr int kWordRanks = 64;
 // Sources with fewer tokens are not worth setting up the registers for.
 constexpr int kAvx512Tokens = 16;
 
 class CountingRouting : public TableRouting {
  public:
   CountingRouting(const PlacementShape& shape, const ReplicaTable& table, const RoutingDetail& detail, InstructionSet set)
-      : shape_(shape), detail_(detail), table_(table) {
+      : shape_(shape), detail_(detail), table_(table), slots_(shape) {
     EPSIM_CHECK(table.layers == shape.layers && table.ranks == shape.ranks && table.experts == shape.experts);
     EPSIM_CHECK(shape.ranks > 0 && shape.ranks <= 1 << 16 && shape.slots % shape.ranks == 0);
     EPSIM_CHECK(shape.nodes > 0 && shape.ranks % shape.nodes == 0);
-    for (int slot = 0; slot < shape.slots; ++slot) {
-      const size_t rank = Index(shape.rank_of(Slot(slot)));
-      rank_of_slot_.push_back(static_cast<uint16_t>(rank));
-      node_of_slot_.push_back(static_cast<uint16_t>(Index(shape.node_of(Rank(static_cast<int32_t>(rank))))));
-      rank_bit_of_slot_.push_back(uint64_t{1} << rank % kWordRanks);
-    }
     if (set == InstructionSet::kAvx512 && shape.experts <= Avx512Tokens::kIds &&
         shape.ranks <= Avx512Tokens::kMembers) {
       const size_t entries =
@@ -53,8 +46,8 @@ class CountingRouting : public TableRouting {
       EPSIM_CHECK(std::all_of(slots.begin(), slots.end(), [&](uint16_t slot) { return slot < shape_.slots; }));
       if (rank_of_expert_.empty()) continue;
       for (size_t e = 0; e < experts; ++e) {
-        rank_of_expert_[row + e] = static_cast<uint8_t>(rank_of_slot_[slots[e]]);
-        if (detail_.tokens_to_node) node_of_expert_[row + e] = static_cast<uint8_t>(node_of_slot_[slots[e]]);
+        rank_of_expert_[row + e] = static_cast<uint8_t>(slots_.rank_of_slot[slots[e]]);
+        if (detail_.tokens_to_node) node_of_expert_[row + e] = static_cast<uint8_t>(slots_.node_of_slot[slots[e]]);
         if (slots[e] != first[e]) varies[e] = true;
       }
     }
@@ -67,26 +60,15 @@ class CountingRouting : public TableRouting {
   }
 
   void Count(const StepBatch& batch, const TokenRange& range, Layer layer, RoutedLayer* routed) const override {
-    const size_t ranks = static_cast<size_t>(shape_.ranks);
-    EPSIM_CHECK(batch.rank_begin.size() == ranks + 1 && range.begin.size() == ranks && range.end.size() == ranks);
-    routed->tokens.resize(ranks);
-    for (size_t s = 0; s < ranks; ++s) {
-      EPSIM_CHECK(batch.rank_begin[s] <= range.begin[s] && range.begin[s] <= range.end[s] &&
-                  range.end[s] <= batch.rank_begin[s + 1]);
-      routed->tokens[s] = range.end[s] - range.begin[s];
-    }
+    CheckRange(batch, range, shape_.ranks);
     if (batch.ids == nullptr) return CountExpected(batch, range, layer, shape_, table_, detail_, routed);
     EPSIM_CHECK(batch.layers == shape_.layers && Index(layer) < static_cast<size_t>(shape_.layers));
-    routed->tokens_per_slot.assign(static_cast<size_t>(shape_.slots), 0);
-    routed->tokens_between.assign(ranks * ranks, 0);
-    routed->pairs_between.assign(detail_.pairs_between ? ranks * ranks : 0, 0);
-    routed->tokens_to_node.assign(detail_.tokens_to_node ? ranks * static_cast<size_t>(shape_.nodes) : 0, 0);
+    routed->Begin(shape_, range, detail_);
     if (batch.id_bytes == 1) {
       CountLayer<uint8_t>(batch, range, layer, routed);
     } else {
       CountLayer<uint16_t>(batch, range, layer, routed);
     }
-    routed->pairs = 0;
     for (const int32_t tokens : routed->tokens_per_slot) routed->pairs += tokens;
   }
 
@@ -99,8 +81,7 @@ class CountingRouting : public TableRouting {
     const Id* ids = reinterpret_cast<const Id*>(batch.layer_ids(static_cast<int>(layer)));
     const uint8_t* valid_count =
         batch.valid_count == nullptr ? nullptr : batch.valid_count + Index(layer) * static_cast<size_t>(batch.tokens);
-    const SlotPlaces places{rank_of_slot_.data(), node_of_slot_.data(), rank_bit_of_slot_.data(), shape_.ranks,
-                            shape_.ranks / shape_.nodes};
+    PortableCounter portable(slots_.places());
     SourceCounts counts;
     counts.tokens_per_slot = routed->tokens_per_slot.data();
 
@@ -112,11 +93,6 @@ class CountingRouting : public TableRouting {
       counts.tokens_per_slot[slot_of_expert[expert]] += tokens_of_expert[expert] - moved[expert];
       moved[expert] = tokens_of_expert[expert];
     };
-    std::vector<int32_t> last_token, last_token_of_node;
-    if (shape_.ranks > kWordRanks) {
-      last_token.assign(ranks, -1);
-      last_token_of_node.assign(nodes, -1);
-    }
 
     for (size_t s = 0; s < ranks; ++s) {
       const int32_t begin = range.begin[s], tokens = range.end[s] - begin;
@@ -141,15 +117,7 @@ class CountingRouting : public TableRouting {
           continue;
         }
       }
-      if (shape_.ranks > kWordRanks) {
-        CountByStamps(source, places, begin, last_token.data(), last_token_of_node.data(), counts);
-      } else if (detail_.pairs_between) {
-        batch.top_k == 8 ? CountByWords<8, true>(source, places, counts)
-                         : CountByWords<0, true>(source, places, counts);
-      } else {
-        batch.top_k == 8 ? CountByWords<8, false>(source, places, counts)
-                         : CountByWords<0, false>(source, places, counts);
-      }
+      portable.Count(source, begin, counts);
     }
     if (avx512) {
       const uint16_t* slot_of_expert = table_.of(layer, Rank(0)).data();
@@ -188,8 +156,7 @@ class CountingRouting : public TableRouting {
   const PlacementShape shape_;
   const RoutingDetail detail_;
   const ReplicaTable& table_;
-  std::vector<uint16_t> rank_of_slot_, node_of_slot_;
-  std::vector<uint64_t> rank_bit_of_slot_;  // 1 << rank % 64.
+  const SlotTables slots_;
   // For AVX-512; empty where it is not used.
   std::vector<uint8_t> rank_of_expert_;                 // [layers, source ranks, Avx512Tokens::kIds]
   std::vector<uint8_t> node_of_expert_;                 // Likewise; empty unless tokens to nodes are counted.
@@ -197,6 +164,26 @@ class CountingRouting : public TableRouting {
 };
 
 }  // namespace
+
+void RoutedLayer::Begin(const PlacementShape& shape, const TokenRange& range, const RoutingDetail& detail) {
+  const size_t ranks = static_cast<size_t>(shape.ranks);
+  tokens_per_slot.assign(static_cast<size_t>(shape.slots), 0);
+  tokens_between.assign(ranks * ranks, 0);
+  pairs_between.assign(detail.pairs_between ? ranks * ranks : 0, 0);
+  tokens_to_node.assign(detail.tokens_to_node ? ranks * static_cast<size_t>(shape.nodes) : 0, 0);
+  tokens.resize(ranks);
+  for (size_t s = 0; s < ranks; ++s) tokens[s] = range.end[s] - range.begin[s];
+  pairs = 0;
+}
+
+void CheckRange(const StepBatch& batch, const TokenRange& range, int ranks) {
+  const size_t size = static_cast<size_t>(ranks);
+  EPSIM_CHECK(batch.rank_begin.size() == size + 1 && range.begin.size() == size && range.end.size() == size);
+  for (size_t s = 0; s < size; ++s) {
+    EPSIM_CHECK(batch.rank_begin[s] <= range.begin[s] && range.begin[s] <= range.end[s] &&
+                range.end[s] <= batch.rank_begin[s + 1]);
+  }
+}
 
 TokenRange WholeBatch(const StepBatch& batch) {
   return {{batch.rank_begin.begin(), batch.rank_begin.end() - 1},

@@ -36,10 +36,12 @@ struct RoutedLayer {
   std::vector<int32_t> tokens_to_node;
   int64_t pairs = 0;            // Token-expert pairs in all: the sum of tokens_per_slot.
   std::vector<int32_t> tokens;  // [ranks]: of each source rank.
+
+  // Nothing counted yet of the tokens in `range`.
+  void Begin(const PlacementShape& shape, const TokenRange& range, const RoutingDetail& detail);
 };
 
-// Counts the layers of a batch under one placement and one fixed replica choice.  Every instruction set gives the same
-// counts; the fastest that the machine has is taken when the object is made.
+// Counts the layers of a batch under one placement and one replica choice.
 class TokenRouting {
  public:
   virtual ~TokenRouting() = default;
@@ -49,6 +51,9 @@ class TokenRouting {
   // tokens of each rank.
   virtual void Count(const StepBatch& batch, const TokenRange& range, Layer layer, RoutedLayer* routed) const = 0;
 };
+
+// Ends the program unless the range is within the tokens of each of the `ranks` of the batch.
+void CheckRange(const StepBatch& batch, const TokenRange& range, int ranks);
 
 // All tokens of the batch.
 TokenRange WholeBatch(const StepBatch& batch);
@@ -60,7 +65,8 @@ class TableRouting : public TokenRouting {
   virtual void Refresh(Layer layer) = 0;
 };
 
-// `table` must outlive the routing.
+// `table` must outlive the routing.  Every instruction set gives the same counts; the fastest that the machine has is
+// taken when the object is made.
 std::unique_ptr<TableRouting> NewTokenRouting(const PlacementShape& shape, const ReplicaTable& table,
                                               const RoutingDetail& detail = {});
 

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "absl/types/span.h"
+#include "policies/placement/placement.h"
 
 namespace epsim {
 
@@ -70,6 +72,25 @@ struct SlotPlaces {
   const uint64_t* rank_bit_of_slot = nullptr;  // [slots]: 1 << rank % 64.
   int ranks = 0;
   int ranks_per_node = 0;
+};
+
+// The tables of SlotPlaces.
+struct SlotTables {
+  explicit SlotTables(const PlacementShape& shape) : ranks(shape.ranks), ranks_per_node(shape.ranks / shape.nodes) {
+    for (int slot = 0; slot < shape.slots; ++slot) {
+      const size_t rank = Index(shape.rank_of(Slot(slot)));
+      rank_of_slot.push_back(static_cast<uint16_t>(rank));
+      node_of_slot.push_back(static_cast<uint16_t>(Index(shape.node_of(Rank(static_cast<int32_t>(rank))))));
+      rank_bit_of_slot.push_back(uint64_t{1} << rank % 64);
+    }
+  }
+  SlotPlaces places() const {
+    return {rank_of_slot.data(), node_of_slot.data(), rank_bit_of_slot.data(), ranks, ranks_per_node};
+  }
+
+  std::vector<uint16_t> rank_of_slot, node_of_slot;
+  std::vector<uint64_t> rank_bit_of_slot;
+  int ranks, ranks_per_node;
 };
 
 // Bit i * group of each word becomes the OR of bits [i * group, (i + 1) * group); the other bits are of no meaning.
@@ -146,5 +167,34 @@ void CountByStamps(const SourceTokens<Id>& source, const SlotPlaces& places, int
     }
   }
 }
+
+// The sources of one layer, one after the other, by the path that fits their ranks.
+class PortableCounter {
+ public:
+  explicit PortableCounter(const SlotPlaces& places) : places_(places) {
+    if (places.ranks <= kWordRanks) return;
+    last_token_.assign(static_cast<size_t>(places.ranks), -1);
+    last_token_of_node_.assign(static_cast<size_t>(places.ranks / places.ranks_per_node), -1);
+  }
+
+  // Adds to `counts`.  first_token: as for CountByStamps.
+  template <typename Id>
+  void Count(const SourceTokens<Id>& source, int32_t first_token, const SourceCounts& counts) {
+    if (places_.ranks > kWordRanks) {
+      CountByStamps(source, places_, first_token, last_token_.data(), last_token_of_node_.data(), counts);
+    } else if (counts.pairs_to_rank != nullptr) {
+      source.top_k == 8 ? CountByWords<8, true>(source, places_, counts)
+                        : CountByWords<0, true>(source, places_, counts);
+    } else {
+      source.top_k == 8 ? CountByWords<8, false>(source, places_, counts)
+                        : CountByWords<0, false>(source, places_, counts);
+    }
+  }
+
+ private:
+  static constexpr int kWordRanks = 64;
+  const SlotPlaces places_;
+  std::vector<int32_t> last_token_, last_token_of_node_;
+};
 
 }  // namespace epsim

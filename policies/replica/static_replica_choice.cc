@@ -13,7 +13,7 @@ void DrawToFront(absl::Span<uint16_t> items, size_t count, RandomStream& random)
     std::swap(items[i], items[i + random.Below(items.size() - i)]);
 }
 
-class NearestReplicaChoice : public ReplicaChoice {
+class NearestReplicaChoice : public FixedReplicaChoice {
  public:
   void ChooseLayer(const Placement& placement, Layer layer, RandomStream* random, ReplicaTable* table) override {
     const PlacementShape& shape = placement.shape();
@@ -85,6 +85,6 @@ class NearestReplicaChoice : public ReplicaChoice {
 
 }  // namespace
 
-std::unique_ptr<ReplicaChoice> NewStaticReplicaChoice() { return std::make_unique<NearestReplicaChoice>(); }
+std::unique_ptr<FixedReplicaChoice> NewStaticReplicaChoice() { return std::make_unique<NearestReplicaChoice>(); }
 
 }  // namespace epsim

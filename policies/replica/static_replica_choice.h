@@ -17,6 +17,6 @@ namespace epsim {
 // none where there is one replica to choose from.
 // Source: sglang srt/eplb/expert_location.py, compute_logical_to_rank_dispatch_physical_map.
 // REQUIRES of Choose(): nodes divide ranks, ranks divide slots, and slots number at most 2^16.
-std::unique_ptr<ReplicaChoice> NewStaticReplicaChoice();
+std::unique_ptr<FixedReplicaChoice> NewStaticReplicaChoice();
 
 }  // namespace epsim
