@@ -124,6 +124,7 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   if (!made.ok()) return InFile(resolved.trace_path, made.status());
   const Plan plan = *std::move(made);
   PlacedRouting routing(plan.placement, parts->replica_choice.get(), experiment.seed(), parts->communication->detail());
+  RETURN_IF_ERROR(parts->replica_choice->status());
 
   // The replay.
   if (experiment.network().has_simgrid()) {  // Slow: said before, not only in the report.
@@ -159,6 +160,7 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
     const absl::Status status = Simulate(context, shape, routing, *plan.scored, simulation);
     if (absl::IsFailedPrecondition(status)) return InFile(resolved.manifest.inputs(0).path(), status);
     RETURN_IF_ERROR(status);
+    RETURN_IF_ERROR(parts->replica_choice->status());
   }
   if (timeline.has_value()) timeline->Close();
 

@@ -189,6 +189,11 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
     plugin->set_library(located(plugin->library(), as_written.placement().plugin().library(), false));
     RETURN_IF_ERROR(AddLibrary(*plugin, "placement", &manifest));
   }
+  if (experiment->replica_choice().has_plugin()) {
+    Plugin* plugin = experiment->mutable_replica_choice()->mutable_plugin();
+    plugin->set_library(located(plugin->library(), as_written.replica_choice().plugin().library(), false));
+    RETURN_IF_ERROR(AddLibrary(*plugin, "replica_choice", &manifest));
+  }
   RETURN_IF_ERROR(FillDefaults(file, trace ? trace->header().granularity() : GRANULARITY_UNKNOWN, experiment));
   if (experiment->model().empty()) {
     if (trace == nullptr) {

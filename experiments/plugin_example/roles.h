@@ -9,4 +9,8 @@
    D", D in (0, 1]: what a row of past load counts against the next newer one.  Default 1. */
 extern const EpsimPlacementRole kHeaviestFirst;
 
+/* Near first: a replica on the source rank, else one on its node, else any; where several would do, source rank r takes
+   the (r mod n)-th of the n.  No options. */
+extern const EpsimReplicaRole kNearFirst;
+
 #endif /* ROLES_H_ */

@@ -17,7 +17,7 @@ cmake --build mine/build >/dev/null
 trace=$here/../quickstart/gpt-oss-20b-synthetic.eptrace
 for placement in plugin contiguous eplb; do
   override=()
-  if [ $placement != plugin ]; then override=(--set placement.policy=$placement); fi
+  if [ $placement != plugin ]; then override=(--set placement.policy=$placement --set replica_choice.choice=static_nearest); fi
   echo "== $placement"
   epsim/bin/epsim run mine --trace "$trace" --set workload.max_steps="$steps" "${override[@]}"
 done

@@ -59,27 +59,13 @@ absl::StatusOr<std::shared_ptr<const PluginLibrary>> LoadPlugin(const Plugin& co
   return PluginLibrary::Load(config.library());
 }
 
-absl::StatusOr<std::unique_ptr<PluginInstance>> PluginInstance::Create(std::shared_ptr<const PluginLibrary> library,
-                                                                       std::string role, EpsimCreate* create,
-                                                                       EpsimDestroy* destroy,
-                                                                       const std::string& options,
-                                                                       const PlacementShape& shape) {
-  std::unique_ptr<PluginInstance> instance(new PluginInstance(std::move(library), std::move(role), destroy));
-  if (create == nullptr || destroy == nullptr) return instance->Problem("the role lacks create or destroy");
-  if (options.find('\0') != std::string::npos) return instance->Problem("options: the text has a zero byte in it");
-  const EpsimShape plain = {.layers = shape.layers,
-                            .experts = shape.experts,
-                            .slots = shape.slots,
-                            .ranks = shape.ranks,
-                            .nodes = shape.nodes,
-                            .expert_groups = shape.expert_groups};
-  void* state = nullptr;
-  RETURN_IF_ERROR(instance->Do([&](void*, char* error, size_t error_size) {
-    return create(options.c_str(), &plain, &state, error, error_size);
-  }));
-  instance->state_ = state;
-  instance->created_ = true;
-  return instance;
+EpsimShape PlainShape(const PlacementShape& shape) {
+  return {.layers = shape.layers,
+          .experts = shape.experts,
+          .slots = shape.slots,
+          .ranks = shape.ranks,
+          .nodes = shape.nodes,
+          .expert_groups = shape.expert_groups};
 }
 
 PluginInstance::~PluginInstance() {

@@ -32,17 +32,29 @@ class PluginLibrary {
   const EpsimPlugin* plugin_ = nullptr;
 };
 
+EpsimShape PlainShape(const PlacementShape& shape);
+
 // The library that `config` names.
 absl::StatusOr<std::shared_ptr<const PluginLibrary>> LoadPlugin(const Plugin& config);
 
 // What a library made for one role of one experiment.  Keeps the library loaded.
 class PluginInstance {
  public:
-  // `role`: for messages.  `create` and `destroy`: of the role.
-  static absl::StatusOr<std::unique_ptr<PluginInstance>> Create(std::shared_ptr<const PluginLibrary> library,
-                                                                std::string role, EpsimCreate* create,
-                                                                EpsimDestroy* destroy, const std::string& options,
-                                                                const PlacementShape& shape);
+  // `role`: for messages.  create(options, state, error, error_size) and `destroy`: as the role's.
+  template <typename Create>
+  static absl::StatusOr<std::unique_ptr<PluginInstance>> New(std::shared_ptr<const PluginLibrary> library,
+                                                             std::string role, Create create, EpsimDestroy* destroy,
+                                                             const std::string& options) {
+    std::unique_ptr<PluginInstance> instance(new PluginInstance(std::move(library), std::move(role), destroy));
+    if (options.find('\0') != std::string::npos) return instance->Problem("options: the text has a zero byte in it");
+    void* state = nullptr;
+    const absl::Status status = instance->Do(
+        [&](void*, char* error, size_t error_size) { return create(options.c_str(), &state, error, error_size); });
+    if (!status.ok()) return status;
+    instance->state_ = state;
+    instance->created_ = true;
+    return instance;
+  }
   ~PluginInstance();
   PluginInstance(const PluginInstance&) = delete;
   PluginInstance& operator=(const PluginInstance&) = delete;

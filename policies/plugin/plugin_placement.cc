@@ -97,9 +97,16 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPluginPlacement(const Plugin
   if (role == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("plugin ", library->path(), ": placement: the library has none"));
   }
+  if (role->create == nullptr || role->destroy == nullptr || role->place == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("plugin ", library->path(), ": placement: create, destroy or place is null"));
+  }
+  const EpsimShape plain = PlainShape(shape);
+  const auto create = [&](const char* options, void** state, char* error, size_t error_size) {
+    return role->create(options, &plain, state, error, error_size);
+  };
   ASSIGN_OR_RETURN(std::unique_ptr<PluginInstance> instance,
-                   PluginInstance::Create(library, "placement", role->create, role->destroy, config.options(), shape));
-  if (role->place == nullptr) return instance->Problem("the role lacks place");
+                   PluginInstance::New(library, "placement", create, role->destroy, config.options()));
   return std::make_unique<PluginPlacementPolicy>(std::move(instance), role->place, shape);
 }
 

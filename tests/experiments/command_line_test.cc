@@ -171,6 +171,14 @@ TEST_F(CommandLine, AFaultyPluginIsOneLineAndLeavesNothing) {
   ExpectBadInput(with(faulty, "place: too large"),
                  faulty + ": placement: layer 1, slot 1: expert 16 is none of 0 to 15");
   EXPECT_EQ(Epsim(with(faulty, "")).exit_code, 0);
+  std::filesystem::remove_all(folder_ / "out");
+  const std::string choice = "run " + experiment_ + " --out " + P("out") + " --set replica_choice.choice=plugin ";
+  ExpectBadInput(choice, "small.experiment: plugin: library: none named");
+  ExpectBadInput(choice + "--set replica_choice.plugin.library=" + P("absent.so"),
+                 "replica_choice.plugin.library: " + P("absent.so") + ": cannot open: No such file");
+  ExpectBadInput(choice + "--set replica_choice.plugin.library=" + faulty +
+                     " --set 'replica_choice.plugin.options=choose: too large'",
+                 faulty + ": replica choice: layer 0, source rank 7, expert 1: slot 16 is none of 0 to 15");
 }
 
 TEST_F(CommandLine, AWrongFlagIsExitCode2) {

@@ -13,6 +13,16 @@
 #ifndef FAULTY_ABI
 #define FAULTY_ABI EPSIM_PLUGIN_ABI
 #endif
+#if defined(FAULTY_NO_ROLES)
+#define FAULTY_ROLE(role) NULL
+#else
+#define FAULTY_ROLE(role) (&(role))
+#endif
+#if defined(FAULTY_NO_CALLS)
+#define FAULTY_CALL(call) NULL
+#else
+#define FAULTY_CALL(call) (call)
+#endif
 
 /* How many instances there are.  For the test to look up. */
 EPSIM_PLUGIN_EXPORT int faulty_instances = 0;
@@ -101,6 +111,48 @@ static int Place(void* state, const EpsimPlacementRequest* request, int32_t* phy
   return 0;
 }
 
+static int CreateReplicaChoice(const char* options, void** state, char* error, size_t error_size) {
+  const EpsimShape none = {0};
+  return Create(options, &none, state, error, error_size);
+}
+
+/* The first replica, but for expert 1 from the last rank. */
+static int ChooseReplicas(void* state, const EpsimReplicaRequest* request, int32_t* slots, char* error,
+                          size_t error_size) {
+  const Faulty* const self = state;
+  const EpsimShape* const shape = request->shape;
+  if (Is(self, "choose: fails")) {
+    snprintf(error, error_size, "no slot will do");
+    return 1;
+  }
+  if (Is(self, "choose: tells")) {
+    snprintf(error, error_size,
+             "%" PRId32 " layers %" PRId32 " experts %" PRId32 " slots %" PRId32 " ranks %" PRId32 " nodes %" PRId32
+             " groups layer %" PRId32 " seed %" PRIu64,
+             shape->layers, shape->experts, shape->slots, shape->ranks, shape->nodes, shape->expert_groups,
+             request->layer, request->seed);
+    Print(error, error_size, "phy2log", NULL, request->phy2log, (size_t)shape->slots);
+    Print(error, error_size, "first", NULL, request->first_replica, (size_t)shape->experts + 1);
+    Print(error, error_size, "replicas", NULL, request->replicas, (size_t)request->first_replica[shape->experts]);
+    Print(error, error_size, "slots", NULL, slots, (size_t)(shape->ranks * shape->experts));
+    return 1;
+  }
+  for (int32_t i = 0; i < shape->ranks * shape->experts; ++i) {
+    slots[i] = request->replicas[request->first_replica[i % shape->experts]];
+  }
+  int32_t* const wrong = slots + (shape->ranks - 1) * shape->experts + 1;
+  if (Is(self, "choose: too large")) *wrong = shape->slots;
+  if (Is(self, "choose: negative")) *wrong = -2;
+  if (Is(self, "choose: left empty")) *wrong = -1;
+  if (Is(self, "choose: other expert")) *wrong = request->replicas[request->first_replica[0]];
+  if (Is(self, "choose: lost slot")) { /* One that holds nothing. */
+    for (int32_t slot = 0; slot < shape->slots; ++slot) {
+      if (request->phy2log[slot] == EPSIM_NO_EXPERT) *wrong = slot;
+    }
+  }
+  return 0;
+}
+
 #if defined(FAULTY_LINK)
 void epsim_test_nobody_has_this(void);
 #endif
@@ -109,19 +161,11 @@ const EpsimPlugin* epsim_plugin(uint32_t abi_version) {
 #if defined(FAULTY_LINK)
   epsim_test_nobody_has_this();
 #endif
-#if defined(FAULTY_NO_CALLS)
-  static const EpsimPlacementRole kPlacement = {.create = Create, .destroy = Destroy, .place = NULL};
-#else
-  static const EpsimPlacementRole kPlacement = {.create = Create, .destroy = Destroy, .place = Place};
-#endif
-#if defined(FAULTY_NO_ROLES)
-  static const EpsimPlugin kPlugin = {.abi_version = FAULTY_ABI, .placement = NULL};
-  (void)kPlacement;
-  (void)Place;
-#else
-  static const EpsimPlugin kPlugin = {.abi_version = FAULTY_ABI, .placement = &kPlacement};
-  (void)Place;
-#endif
+  static const EpsimPlacementRole kPlacement = {.create = Create, .destroy = Destroy, .place = FAULTY_CALL(Place)};
+  static const EpsimReplicaRole kReplicaChoice = {
+      .create = CreateReplicaChoice, .destroy = Destroy, .choose = FAULTY_CALL(ChooseReplicas)};
+  static const EpsimPlugin kPlugin = {
+      .abi_version = FAULTY_ABI, .placement = FAULTY_ROLE(kPlacement), .replica_choice = FAULTY_ROLE(kReplicaChoice)};
 #if defined(FAULTY_NULL)
   (void)kPlugin;
   (void)abi_version;

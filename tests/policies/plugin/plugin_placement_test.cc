@@ -145,7 +145,7 @@ TEST_F(PluginPlacement, PassesOnWhatTheLibrarySaysInOneLine) {
 
 TEST_F(PluginPlacement, NeedsTheRoleAndItsCalls) {
   EXPECT_EQ(Said(New("no_roles_plugin", "").status(), "no_roles_plugin"), "the library has none");
-  EXPECT_EQ(Said(New("no_calls_plugin", "").status(), "no_calls_plugin"), "the role lacks place");
+  EXPECT_EQ(Said(New("no_calls_plugin", "").status(), "no_calls_plugin"), "create, destroy or place is null");
   EXPECT_EQ(NewPluginPlacement(Plugin(), kShape).status(), absl::InvalidArgumentError("plugin: library: none named"));
 }
 
