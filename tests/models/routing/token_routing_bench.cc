@@ -22,7 +22,9 @@
 #include "engine/random_stream.h"
 #include "engine/status_macros.h"
 #include "engine/units.h"
+#include "models/routing/dealt_routing.h"
 #include "models/routing/token_routing.h"
+#include "policies/replica/replica_choice.h"
 #include "tests/bench_trace.h"
 #include "traces/format/trace_reader.h"
 #include "traces/workload/step_source.h"
@@ -44,18 +46,24 @@ PlacementShape Shape(int layers) {
   return shape;
 }
 
-// Four experts a rank, and a second copy of 64 experts, drawn for the layer, one a rank.  A source uses the copy that
-// it holds, if any, else one of the two, drawn once.
+// Of one layer, the second copy's slot of each expert, -1 where it has none: four experts a rank, and a second copy of
+// 64 experts, drawn for the layer, one a rank.
+std::array<int, kExperts> DrawCopies(RandomStream* random) {
+  std::array<int, kExperts> order;
+  for (size_t e = 0; e < kExperts; ++e) order[e] = static_cast<int>(e);
+  for (size_t e = kExperts; e > 1; --e) std::swap(order[e - 1], order[random->Below(e)]);
+  std::array<int, kExperts> copy;
+  copy.fill(-1);
+  for (int r = 0; r < kRanks; ++r) copy[static_cast<size_t>(order[static_cast<size_t>(r)])] = r * 5 + 4;
+  return copy;
+}
+
+// A source uses the copy that it holds, if any, else one of the two, drawn once.
 ReplicaTable Table(int layers) {
   RandomStream random(1, "token_routing_bench/table");
   ReplicaTable table{layers, kRanks, kExperts, {}};
   for (int l = 0; l < layers; ++l) {
-    std::array<int, kExperts> order;
-    for (size_t e = 0; e < kExperts; ++e) order[e] = static_cast<int>(e);
-    for (size_t e = kExperts; e > 1; --e) std::swap(order[e - 1], order[random.Below(e)]);
-    std::array<int, kExperts> copy;
-    copy.fill(-1);
-    for (int r = 0; r < kRanks; ++r) copy[static_cast<size_t>(order[static_cast<size_t>(r)])] = r * 5 + 4;
+    const std::array<int, kExperts> copy = DrawCopies(&random);
     for (int source = 0; source < kRanks; ++source) {
       for (int e = 0; e < kExperts; ++e) {
         const int original = e / 4 * 5 + e % 4, second = copy[static_cast<size_t>(e)];
@@ -66,6 +74,20 @@ ReplicaTable Table(int layers) {
     }
   }
   return table;
+}
+
+Placement TwoCopies(int layers) {
+  RandomStream random(1, "token_routing_bench/table");
+  std::vector<LogicalExpert> experts(static_cast<size_t>(layers) * kSlots);
+  for (int l = 0; l < layers; ++l) {
+    const std::array<int, kExperts> copy = DrawCopies(&random);
+    LogicalExpert* const of_layer = &experts[static_cast<size_t>(l) * kSlots];
+    for (int e = 0; e < kExperts; ++e) {
+      of_layer[e / 4 * 5 + e % 4] = LogicalExpert(e);
+      if (copy[static_cast<size_t>(e)] >= 0) of_layer[copy[static_cast<size_t>(e)]] = LogicalExpert(e);
+    }
+  }
+  return Placement(Shape(layers), std::move(experts));
 }
 
 // [layers, tokens, top_k]
@@ -110,6 +132,17 @@ void ByteHistogram(benchmark::State& state) {
 }
 BENCHMARK(ByteHistogram);
 
+StepBatch BatchInMemory() {
+  StepBatch batch;
+  batch.tokens = kTokens;
+  for (int r = 0; r <= kRanks; ++r) batch.rank_begin.push_back(r * (kTokens / kRanks));
+  batch.layers = kLayersInMemory;
+  batch.top_k = kTopK;
+  batch.ids = reinterpret_cast<const std::byte*>(IdsInMemory().data());
+  batch.layer_stride = kLayerIds;
+  return batch;
+}
+
 // Ids in memory to tokens per slot and de-duplicated traffic; with `detail`, also to pairs and to nodes.
 void RouteInMemory(benchmark::State& state) {
   const InstructionSet set = static_cast<InstructionSet>(state.range(1));
@@ -123,13 +156,7 @@ void RouteInMemory(benchmark::State& state) {
   const ReplicaTable table = Table(kLayersInMemory);
   const RoutingDetail detail{.pairs_between = state.range(2) != 0, .tokens_to_node = state.range(2) != 0};
   const auto routing = NewTokenRouting(Shape(kLayersInMemory), table, detail, set);
-  StepBatch batch;
-  batch.tokens = kTokens;
-  for (int r = 0; r <= kRanks; ++r) batch.rank_begin.push_back(r * (kTokens / kRanks));
-  batch.layers = kLayersInMemory;
-  batch.top_k = kTopK;
-  batch.ids = reinterpret_cast<const std::byte*>(ids.data());
-  batch.layer_stride = kLayerIds;
+  const StepBatch batch = BatchInMemory();
   const TokenRange whole = WholeBatch(batch);
   RoutedLayer routed;
   for (auto _ : state) {
@@ -148,6 +175,30 @@ BENCHMARK(RouteInMemory)
     ->ArgsProduct({{kRanks},
                    {static_cast<int64_t>(InstructionSet::kPortable), static_cast<int64_t>(InstructionSet::kAvx512)},
                    {0, 1}});
+
+// The same ids to the same counts where a choice deals every pair: what it decides, writes down and has counted.
+void DealInMemory(benchmark::State& state, const char* name) {
+  ReplicaChoiceConfig config;
+  config.GetReflection()->MutableMessage(&config, config.GetDescriptor()->FindFieldByName(name));
+  const std::unique_ptr<ReplicaChoice> choice = NewReplicaChoice(config).value();
+  const Placement placement = TwoCopies(kLayersInMemory);
+  const auto routing = NewDealtRouting(placement, *choice->per_call(), 1);
+  const StepBatch batch = BatchInMemory();
+  const TokenRange whole = WholeBatch(batch);
+  RoutedLayer routed;
+  for (auto _ : state) {
+    for (int l = 0; l < static_cast<int>(kLayersInMemory); ++l) {
+      routing->Count(batch, whole, Layer(l), &routed);
+      benchmark::DoNotOptimize(routed.tokens_between.data());
+      benchmark::ClobberMemory();
+    }
+  }
+  state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(IdsInMemory().size()));
+}
+BENCHMARK_CAPTURE(DealInMemory, dynamic, "dynamic")->Name("DealtRouting/dynamic");
+BENCHMARK_CAPTURE(DealInMemory, round_robin, "round_robin")->Name("DealtRouting/round_robin");
+BENCHMARK_CAPTURE(DealInMemory, least_loaded, "least_loaded")->Name("DealtRouting/least_loaded");
+BENCHMARK_CAPTURE(DealInMemory, lp, "lp")->Name("DealtRouting/lp");
 
 // Opens the trace, takes each step from the source and counts every layer.  Returns the ids routed.
 absl::StatusOr<int64_t> RouteTrace(const BenchTrace& trace, const TokenRouting& routing) {
