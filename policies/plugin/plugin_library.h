@@ -59,6 +59,7 @@ class PluginInstance {
   PluginInstance(const PluginInstance&) = delete;
   PluginInstance& operator=(const PluginInstance&) = delete;
 
+  void* state() const { return state_; }
   // call(state, error, error_size) as in epsim_plugin.h; its failure as a status.
   template <typename Call>
   absl::Status Do(Call call) const {
