@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "experiments/routing_report.h"
 #include "experiments/series.h"
 
 namespace epsim {
@@ -98,6 +99,7 @@ std::string AnswerText(const Json& s) {
   absl::StrAppend(&text, "  communication     ", s["communication"]["strategy"].get<std::string>(),
                   sms > 0 ? absl::StrCat(", on ", sms, " SMs") : "",
                   buffers > 0 ? absl::StrCat(", buffers of ", HumanBytes(buffers), " a GPU") : "", "\n");
+  if (s.contains("routing")) text += RoutingText(s["routing"]);
   absl::StrAppendFormat(&text, "  trace             %s: %d steps scored (%d tokens of %d), %d planned on%s; %s\n",
                         s["trace"]["hash"].get<std::string>(), s["trace"]["steps"].get<int64_t>(),
                         s["trace"]["scored_tokens"].get<int64_t>(), s["trace"]["tokens"].get<int64_t>(),

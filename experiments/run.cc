@@ -21,6 +21,7 @@
 #include "experiments/assembly.h"
 #include "experiments/plan.h"
 #include "experiments/report_folder.h"
+#include "experiments/routing_report.h"
 #include "experiments/steps_csv.h"
 #include "experiments/summary.h"
 #include "experiments/timeline.h"
@@ -115,14 +116,24 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
   const PlacementShape& shape = parts->shape;
   if (folder != nullptr) RETURN_IF_ERROR(folder->Open());
   ASSIGN_OR_RETURN(const auto trace, TraceReader::OpenRaw(resolved.trace_path, scratch, options.stop));
+  RETURN_IF_ERROR(CheckTraceFitsRouting(experiment.routing(), resolved.trace_path, trace->header()));
   const auto new_source = [&] {
-    return NewStepSource(experiment.workload(), *trace, shape.ranks, experiment.seed(), options.stop);
+    return NewStepSource(experiment.workload(), *trace, shape.ranks, experiment.seed(), options.stop,
+                         ContentsForRouting(experiment.routing()));
   };
+  const auto new_step_routing = [&] {
+    return NewStepRouting(experiment.routing(), shape, static_cast<int>(model.top_k()));
+  };
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepRouting> step_routing, new_step_routing());
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   SimulationOptions simulation{.threads = options.threads > 0 ? options.threads : cores, .stop = options.stop};
+  // What is planned on is the load as routed.  The policy goes on from there, unless the plan has seen the future.
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepRouting> foreseen, new_step_routing());
+  simulation.routing_policy = experiment.planning().has_hindsight() ? foreseen.get() : step_routing.get();
   absl::StatusOr<Plan> made = MakePlan(experiment, *parts, new_source, simulation);
   if (!made.ok()) return InFile(resolved.trace_path, made.status());
   const Plan plan = *std::move(made);
+  simulation.routing_policy = step_routing.get();
   PlacedRouting routing(plan.placement, parts->replica_choice.get(), experiment.seed(), parts->communication->detail());
   RETURN_IF_ERROR(parts->replica_choice->status());
 
@@ -154,11 +165,14 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
                          .queue = &parts->queue,
                          .observers = {&meter, &aggregate, &strategies}};
   if (timeline.has_value()) context.observers.push_back(&*timeline);
+  RoutingGain routing_gain(shape.layers);
+  if (step_routing != nullptr) context.observers.push_back(&routing_gain);
   {
     Progress progress(options.progress_label, plan.scored_steps);
     simulation.progress = &progress;
     const absl::Status status = Simulate(context, shape, routing, *plan.scored, simulation);
     if (absl::IsFailedPrecondition(status)) return InFile(resolved.manifest.inputs(0).path(), status);
+    if (absl::IsDataLoss(status)) return InFile(resolved.trace_path, status);
     RETURN_IF_ERROR(status);
     RETURN_IF_ERROR(parts->replica_choice->status());
   }
@@ -190,7 +204,12 @@ absl::StatusOr<RunReport> RunInto(const ResolvedExperiment& resolved, const RunO
                  .gpu_memory = *ParseBytes(resolved.manifest.platform().gpu().memory()),
                  .precision = PrintPrecision(experiment.costs().precision()),
                  .notes = parts->notes};
-  if (facts.expert_bytes_per_gpu + facts.footprint.buffers > facts.gpu_memory) {
+  if (step_routing != nullptr) {
+    facts.routing = RoutingJson(experiment.routing(), *step_routing, routing_gain);
+    facts.routing_matrix = step_routing->memory();
+    for (std::string& note : RoutingNotes(experiment.routing(), *step_routing)) facts.notes.push_back(std::move(note));
+  }
+  if (facts.expert_bytes_per_gpu + facts.footprint.buffers + facts.routing_matrix > facts.gpu_memory) {
     facts.notes.push_back(
         "does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
   }

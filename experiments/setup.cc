@@ -22,6 +22,7 @@
 #include "platforms/cluster.h"
 #include "policies/placement/placement_policy.h"
 #include "policies/replica/replica_choice.h"
+#include "policies/routing/routing_policy.h"
 #include "traces/workload/step_source.h"
 
 namespace epsim {
@@ -138,6 +139,9 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   absl::StatusOr<CostConfig> costs = CompleteCostConfig(experiment->costs());
   if (!costs.ok()) return error(costs.status().message());
   *experiment->mutable_costs() = *std::move(costs);
+  absl::StatusOr<RoutingPolicyConfig> routing = CompleteRoutingConfig(experiment->routing());
+  if (!routing.ok()) return error(routing.status().message());
+  *experiment->mutable_routing() = *std::move(routing);
   return absl::OkStatus();
 }
 

@@ -94,6 +94,7 @@ Json Summary::Json(const RunFacts& run) const {
                            {"statistics_ride_along", run.footprint.statistics_ride_along}};
   json["memory_bytes"]["expert_weights_per_gpu"] = run.expert_bytes_per_gpu.count();
   json["memory_bytes"]["communication_buffers_per_gpu"] = run.footprint.buffers.count();
+  if (run.routing_matrix > Bytes()) json["memory_bytes"]["routing_matrix_per_gpu"] = run.routing_matrix.count();
   json["memory_bytes"]["gpu"] = run.gpu_memory.count();
 
   json["step_time_us"] = MeanWithInterval(step_time_us_);
@@ -129,6 +130,8 @@ Json Summary::Json(const RunFacts& run) const {
   for (LinkClass link_class : kAllLinkClasses) {
     json["bytes"][std::string(Name(link_class))] = bytes_[static_cast<size_t>(link_class)];
   }
+
+  if (!run.routing.is_null()) json["routing"] = run.routing;
 
   JsonObject& limiting = json["limiting"];
   const auto add_limit = [&](const char* what, const Share& share, auto name) {

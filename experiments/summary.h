@@ -22,11 +22,13 @@ struct RunFacts {
   bool resampled = false, counts_only = false;
   int64_t trace_tokens = 0, missing_ids = 0;
   double aggregate_balancedness = 1;  // Of tokens summed over all scored steps, mean over layers.
-  std::string communication;  // The strategy, or the share of the steps of each.
+  std::string communication;          // The strategy, or the share of the steps of each.
   CommunicationFootprint footprint;
   Bytes expert_bytes_per_gpu, gpu_memory;
   std::string precision;
-  std::vector<std::string> notes;  // What the reader must know to judge the figures.
+  nlohmann::ordered_json routing = nullptr;  // As RoutingJson(); null where tokens go where the trace says.
+  Bytes routing_matrix = Bytes();            // Of the policy's kernel, a GPU.
+  std::vector<std::string> notes;            // What the reader must know to judge the figures.
 };
 
 class Summary {

@@ -39,9 +39,9 @@ absl::StatusOr<Variation> ParseVariation(const std::string& text) {
   return Variation{halves[0], absl::StrSplit(halves[1], ',')};
 }
 
-// Fields that decide or plan a placement: alternatives that differ in these alone are compared with each other.
+// Fields that decide or plan where tokens go: alternatives that differ in these alone are compared with each other.
 bool IsOfPlacement(const std::string& path) {
-  for (const char* field : {"placement", "planning", "redundant_slots_per_rank", "replica_choice"}) {
+  for (const char* field : {"placement", "planning", "redundant_slots_per_rank", "replica_choice", "routing"}) {
     if (path == field || absl::StartsWith(path, absl::StrCat(field, "."))) return true;
   }
   return false;

@@ -60,6 +60,8 @@ const Subject kSubjects[] = {
      [] { return Alternatives<PlacementPolicyConfig>("policy"); }},
     {"replica_choices", "which replica a token goes to (experiment: replica_choice)",
      [] { return Alternatives<ReplicaChoiceConfig>("choice"); }},
+    {"routings", "which experts a token goes to (experiment: routing)",
+     [] { return Alternatives<RoutingPolicyConfig>("policy"); }},
     {"batchings", "how requests become steps (experiment: workload)",
      [] { return Alternatives<WorkloadConfig>("batching"); }},
     {"plans", "what a placement is planned on (experiment: planning)",

@@ -60,13 +60,8 @@ void ForwardPass::CostBatch() {
     const auto at_speed = [speed](Cost cost) { return Cost{AtSpeed(cost.time, speed), cost.source}; };
     for (size_t part = 0; part < parts; ++part) {
       const AttentionLoad& load = work_->split.attention[part][rank];
-      // The chunks of the whole batch, or the one piece of a half.
-      int64_t rows = 0;
-      for (size_t piece = part == 0 ? 0 : part - 1; piece < (part == 0 ? pieces : part); ++piece) {
-        rows += work_->rows[piece * ranks_ + rank];
-      }
       attention_[part * ranks_ + rank] = at_speed(costs.Attention(load));
-      router_[part * ranks_ + rank] = at_speed(costs.Router(rows));
+      router_[part * ranks_ + rank] = at_speed(costs.Router(work_->RowsOfPart(part, rank)));
       shared_[part * ranks_ + rank] = at_speed(costs.SharedExperts(load.tokens));
       dense_[part * ranks_ + rank] = at_speed(costs.DenseMlp(load.tokens));
     }
@@ -74,6 +69,13 @@ void ForwardPass::CostBatch() {
       quantize_[piece * ranks_ + rank] = at_speed(costs.Quantize(work_->rows[piece * ranks_ + rank]));
     }
     head_[rank] = at_speed(costs.LmHead(work_->batch->attention[rank].output_tokens));
+  }
+  if (work_->routing_overhead.empty()) return;
+  const std::vector<Cost> alike = router_;
+  router_.resize(work_->routing_overhead.size());
+  for (size_t i = 0; i < router_.size(); ++i) {
+    router_[i] = alike[i % alike.size()];
+    router_[i].time += work_->routing_overhead[i];
   }
 }
 
@@ -110,7 +112,8 @@ const Cost* ForwardPass::CostsOf(const Operation& operation) const {
     case StageKind::kDenseMlp:
       return &dense_[of_part];
     case StageKind::kRouter:
-      return &router_[of_part];
+      if (work_->routing_overhead.empty()) return &router_[of_part];
+      return &router_[operation.moe_layer * work_->split.attention.size() * ranks_ + of_part];
     case StageKind::kQuantize:
       if (!work_->quantize_costs.empty()) return &work_->quantize_costs[PieceOf(operation) * ranks_];
       return &quantize_[work_->split.shape.piece(operation.part, operation.chunk) * ranks_];

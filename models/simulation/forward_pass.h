@@ -91,9 +91,10 @@ class ForwardPass {
   // The step.
   const Program* program_ = nullptr;
   const StepWork* work_ = nullptr;
-  std::vector<Cost> attention_, router_, shared_, dense_;  // [parts as in Operation::part, ranks]
-  std::vector<Cost> quantize_;                             // [pieces, ranks]
-  std::vector<Cost> head_;                                 // [ranks]
+  std::vector<Cost> attention_, shared_, dense_;  // [parts as in Operation::part, ranks]
+  std::vector<Cost> router_;                      // Likewise; where layers are routed anew, [MoE layers, parts, ranks].
+  std::vector<Cost> quantize_;                    // [pieces, ranks]
+  std::vector<Cost> head_;                        // [ranks]
   double sms_left_ = 1;
   SimTime begin_;
   bool done_ = true;

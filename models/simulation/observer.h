@@ -5,6 +5,7 @@
 #include "engine/units.h"
 #include "models/routing/token_routing.h"
 #include "models/schedule/stage.h"
+#include "models/simulation/step_routing.h"
 #include "traces/workload/step_batch.h"
 
 namespace epsim {
@@ -15,6 +16,8 @@ struct StepRecord {
   const StepBatch* batch;
   absl::Span<const RoutedLayer> layers;    // [MoE layers]: the whole batch, all its pieces together.
   absl::Span<const Duration> expert_time;  // [MoE layers, ranks]: likewise, of one run of the layer.
+  // [MoE layers]; empty unless a policy may route tokens anew: `batch` is then as routed.
+  absl::Span<const LayerRouting> routing = {};
 };
 
 class Observer {

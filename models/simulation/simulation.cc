@@ -31,6 +31,10 @@ class Workers {
       arena_.execute([&] { tbb::parallel_for(0, n, body); });
     }
   }
+  // The same, as others take it.
+  auto for_each() {
+    return [this](int n, absl::FunctionRef<void(int)> body) { ForEach(n, body); };
+  }
 
  private:
   tbb::global_control limit_;  // More threads than cores are allowed: the number asked for is the number used.
@@ -99,6 +103,11 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
     RETURN_IF_ERROR(options.stop.Check());
     ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(context.queue->now()));
     if (batch == nullptr) return absl::OkStatus();
+    if (options.routing_policy != nullptr) {
+      absl::StatusOr<const StepBatch*> routed = options.routing_policy->Route(*batch, workers.for_each());
+      if (!routed.ok()) return OfStep(*batch, routed.status());
+      batch = *routed;
+    }
     absl::StatusOr<BatchSplit> split = SplitBatch(context.schedule, *batch);
     if (!split.ok()) return OfStep(*batch, split.status());
     const absl::Status admitted = context.communication->Admit(
@@ -115,11 +124,15 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
          .has_dispatch = facts.has_dispatch,
          .quantizes_received = facts.quantization == Quantization::kAfterDispatch},
         layers, &work);
+    if (options.routing_policy != nullptr) options.routing_policy->Charge(*context.cluster, layers, &work);
     const bool in_pieces = work.pieces() > 1 || work.padded;
     whole.resize(in_pieces ? layers : 0);
     workers.ForEach(layers, [&](int layer) {
       if (options.stop.stop_requested()) return;
       RouteLayer(routing, *context.costs, *context.cluster, shape, layer, &work);
+      if (options.routing_policy != nullptr) {
+        options.routing_policy->Measure(routing, *context.costs, *context.cluster, shape, work, layer);
+      }
       if (in_pieces) AddUpPieces(work, layer, &whole[layer]);
       for (int rank = 0; rank < shape.ranks; ++rank) {
         Duration& time = expert_time[static_cast<size_t>(layer) * shape.ranks + rank];
@@ -141,7 +154,9 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
                             .finish = context.queue->now(),
                             .batch = batch,
                             .layers = in_pieces ? whole : work.routed,
-                            .expert_time = expert_time};
+                            .expert_time = expert_time,
+                            .routing = options.routing_policy == nullptr ? absl::Span<const LayerRouting>()
+                                                                         : options.routing_policy->layers()};
     for (Observer* observer : context.observers) observer->OnStepEnd(record);
     if (options.progress != nullptr) options.progress->Set(++steps);
   }
@@ -169,6 +184,9 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
     RETURN_IF_ERROR(options.stop.Check());
     ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(SimTime{}));
     if (batch == nullptr) break;
+    if (options.routing_policy != nullptr) {
+      ASSIGN_OR_RETURN(batch, options.routing_policy->Route(*batch, workers.for_each()));
+    }
     whole = *batch;
     whole.rank_begin = {0, batch->tokens};
     if (load.steps % load.window.steps_per_row == 0) load.tokens.resize(load.tokens.size() + row_size);

@@ -10,6 +10,7 @@
 #include "engine/stop_token.h"
 #include "models/routing/token_routing.h"
 #include "models/simulation/forward_pass.h"
+#include "models/simulation/step_routing.h"
 #include "policies/placement/placement.h"
 #include "policies/placement/placement_policy.h"
 #include "traces/workload/step_source.h"
@@ -19,7 +20,8 @@ namespace epsim {
 struct SimulationOptions {
   int threads = 1;  // Layers of a step are counted in parallel; the report does not depend on it.
   StopToken stop;
-  Progress* progress = nullptr;  // May be null.
+  Progress* progress = nullptr;           // May be null.
+  StepRouting* routing_policy = nullptr;  // Null: tokens go where the trace says.
 };
 
 // Runs every remaining step of `source`.  The batches must have the model's MoE layers, and `routing` the detail that
@@ -32,7 +34,7 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
 // (LoadWindow::steps_per_row), so that the total is exact and memory is bounded.
 struct RecordedLoad {
   std::vector<double> tokens;  // [rows, layers, experts]
-  LoadWindow window;            // A view of `tokens`.
+  LoadWindow window;           // A view of `tokens`.
   int64_t steps = 0;
 };
 absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int layers, int experts, int max_rows,

@@ -40,6 +40,15 @@ Duration AtSpeed(Duration time, double speed) {
   return RoundUpWithinStep(static_cast<double>(time.count()) / speed);
 }
 
+int64_t StepWork::RowsOfPart(size_t part, size_t rank) const {
+  const size_t ranks = split.attention[0].size(), all = split.pieces.size();
+  int64_t sum = 0;
+  for (size_t piece = part == 0 ? 0 : part - 1; piece < (part == 0 ? all : part); ++piece) {
+    sum += rows[piece * ranks + rank];
+  }
+  return sum;
+}
+
 void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& policy, int moe_layers, StepWork* work) {
   work->batch = &batch;
   work->split = std::move(split);
@@ -61,6 +70,7 @@ void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& pol
   const size_t pieces = static_cast<size_t>(moe_layers) * work->split.pieces.size();
   work->routed.resize(pieces);
   work->expert_costs.resize(pieces * batch.attention.size());
+  work->routing_overhead.clear();
   work->quantize_costs.resize(policy.quantizes_received ? work->expert_costs.size() : 0);
 }
 

@@ -25,8 +25,13 @@ struct StepWork {
   std::vector<RoutedLayer> routed;   // [MoE layers, pieces]
   std::vector<Cost> expert_costs;    // [MoE layers, pieces, ranks]
   std::vector<Cost> quantize_costs;  // Likewise, of what has been received; empty where nothing is quantised then.
+  // Of a routing policy's kernel, which the router's stage takes as well: parts as in `split.attention`; empty where no
+  // layer is routed anew.  [MoE layers, parts, ranks]
+  std::vector<Duration> routing_overhead;
 
   int pieces() const { return split.shape.pieces(); }
+  // `rows` of the pieces of a part: of the whole batch all, of a half its one.
+  int64_t RowsOfPart(size_t part, size_t rank) const;
 };
 
 // How the pieces of a step are prepared.

@@ -1,10 +1,12 @@
 #include "traces/import/import_numpy_folder.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <system_error>
 #include <unordered_set>
 #include <vector>
 
@@ -50,8 +52,11 @@ absl::StatusOr<RowRun> ParseLine(const FactObject& line, TokenPhase phase) {
 
 class NumpyFolderImport {
  public:
-  NumpyFolderImport(const std::string& folder, NpyArray array, CaptureMeta meta)
-      : lines_path_(absl::StrCat(folder, "/requests.jsonl")), array_(std::move(array)), meta_(std::move(meta)) {}
+  NumpyFolderImport(const std::string& folder, NpyArray array, std::optional<NpyArray> scores, CaptureMeta meta)
+      : lines_path_(absl::StrCat(folder, "/requests.jsonl")),
+        array_(std::move(array)),
+        scores_(std::move(scores)),
+        meta_(std::move(meta)) {}
 
   absl::StatusOr<TraceHeader> MakeHeader(const std::string& meta_path) const {
     const auto differs = [&](const char* what, int64_t said, int64_t is) {
@@ -76,6 +81,14 @@ class NumpyFolderImport {
     }
     header.set_granularity(meta_.granularity == "step" ? STEP : REQUEST);
     header.set_model(meta_.model);
+    if (!scores_) return header;
+    const int64_t expected[] = {rows, header.layers(), header.experts()};
+    if (scores_->shape() != absl::MakeConstSpan(expected)) {
+      return absl::InvalidArgumentError(absl::StrCat(scores_->path(), ": has shape ", scores_->ShapeText(), ", not [",
+                                                     rows, ", ", header.layers(), ", ", header.experts(),
+                                                     "]: tokens, layers, experts"));
+    }
+    header.set_scores(scores_->type() == NpyArray::Type::kFloat16 ? FLOAT16 : FLOAT32);
     return header;
   }
 
@@ -93,7 +106,7 @@ class NumpyFolderImport {
       ASSIGN_OR_RETURN(const FactObject facts, FactObject::Parse(line, place));
       ASSIGN_OR_RETURN(const RowRun run, ParseLine(facts, meta_.phase));
       RETURN_IF_ERROR(CheckPlace(facts, run, row));
-      RETURN_IF_ERROR(writer->Append(array_, row, run.request, run.phase, place));
+      RETURN_IF_ERROR(writer->Append(array_, row, run.request, run.phase, place, scores_ ? &*scores_ : nullptr));
       row += run.request.tokens();
       ++runs;
       progress.Set(row);
@@ -134,6 +147,7 @@ class NumpyFolderImport {
 
   const std::string lines_path_;
   const NpyArray array_;
+  const std::optional<NpyArray> scores_;
   const CaptureMeta meta_;
   std::optional<int64_t> last_step_;
   std::unordered_set<uint64_t> ids_;
@@ -147,7 +161,12 @@ absl::StatusOr<ImportReport> ImportNumpyFolder(const std::string& folder, const 
   ASSIGN_OR_RETURN(CaptureMeta meta, ReadCaptureMeta(folder, options, true));
   ASSIGN_OR_RETURN(NpyArray array, NpyArray::Open(absl::StrCat(folder, "/routed_experts.npy")));
   ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> lines, MappedFile::Open(absl::StrCat(folder, "/requests.jsonl")));
-  NumpyFolderImport import(folder, std::move(array), std::move(meta));
+  std::optional<NpyArray> scores;
+  const std::string scores_path = absl::StrCat(folder, "/scores.npy");
+  if (std::error_code error; std::filesystem::exists(scores_path, error)) {
+    ASSIGN_OR_RETURN(scores, NpyArray::OpenFloats(scores_path));
+  }
+  NumpyFolderImport import(folder, std::move(array), std::move(scores), std::move(meta));
   ASSIGN_OR_RETURN(TraceHeader header, import.MakeHeader(meta_path));
   header.set_source(absl::StrCat("imported from a NumPy folder, ", FolderName(folder)));
   ASSIGN_OR_RETURN(std::unique_ptr<RoutedRowsWriter> writer,

@@ -1,4 +1,5 @@
-// A folder of `routed_experts.npy` [tokens, layers, top_k], `requests.jsonl` and `meta.json`.
+// A folder of `routed_experts.npy` [tokens, layers, top_k], `requests.jsonl` and `meta.json`, and optionally `scores.npy`
+// [tokens, layers, experts], float16 or float32: the router's scores of each expert before selection.
 //
 // meta.json: {"model", "layers", "experts", "top_k", "granularity": "request" or "step", and optionally "phase",
 // "tokens", "requests" (lines of requests.jsonl)}.

@@ -10,6 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/check.h"
 #include "engine/status_macros.h"
 
 namespace epsim {
@@ -118,11 +119,11 @@ struct Format {
   NpyArray::Type type;
   int64_t bytes;
 };
-constexpr Format kFormats[] = {{"|u1", NpyArray::Type::kUint8, 1},
-                               {"<u2", NpyArray::Type::kUint16, 2},
-                               {"<i2", NpyArray::Type::kInt16, 2},
-                               {"<i4", NpyArray::Type::kInt32, 4},
-                               {"<i8", NpyArray::Type::kInt64, 8}};
+constexpr Format kFormats[] = {{"|u1", NpyArray::Type::kUint8, 1},  {"<u2", NpyArray::Type::kUint16, 2},
+                               {"<i2", NpyArray::Type::kInt16, 2},  {"<i4", NpyArray::Type::kInt32, 4},
+                               {"<i8", NpyArray::Type::kInt64, 8},  {"<f2", NpyArray::Type::kFloat16, 2},
+                               {"<f4", NpyArray::Type::kFloat32, 4}};
+bool IsFloat(NpyArray::Type type) { return type == NpyArray::Type::kFloat16 || type == NpyArray::Type::kFloat32; }
 
 template <typename Number>
 void Convert(const char* from, absl::Span<int32_t> out) {
@@ -136,7 +137,10 @@ void Convert(const char* from, absl::Span<int32_t> out) {
 
 }  // namespace
 
-absl::StatusOr<NpyArray> NpyArray::Open(const std::string& path) {
+absl::StatusOr<NpyArray> NpyArray::Open(const std::string& path) { return Open(path, Kind::kIntegers); }
+absl::StatusOr<NpyArray> NpyArray::OpenFloats(const std::string& path) { return Open(path, Kind::kFloats); }
+
+absl::StatusOr<NpyArray> NpyArray::Open(const std::string& path, Kind kind) {
   const auto invalid = [&](std::string_view what) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", View(what)));
   };
@@ -166,14 +170,16 @@ absl::StatusOr<NpyArray> NpyArray::Open(const std::string& path) {
   if (const absl::Status status = header.Parse(); !status.ok()) {
     return invalid(std::string_view(status.message().data(), status.message().size()));
   }
-  const Format* format =
-      std::find_if(std::begin(kFormats), std::end(kFormats), [&](const Format& f) { return f.descr == *header.descr; });
+  const Format* format = std::find_if(std::begin(kFormats), std::end(kFormats), [&](const Format& f) {
+    return f.descr == *header.descr && IsFloat(f.type) == (kind == Kind::kFloats);
+  });
   if (format == std::end(kFormats)) {
-    return invalid(absl::StrCat("holds numbers of type '", absl::CHexEscape(View(*header.descr)),
-                                "', not |u1, <u2, <i2, <i4 or <i8"));
+    return invalid(absl::StrCat("holds numbers of type '", absl::CHexEscape(View(*header.descr)), "', not ",
+                                kind == Kind::kFloats ? "<f2 or <f4" : "|u1, <u2, <i2, <i4 or <i8"));
   }
   if (*header.fortran_order) return invalid("is in Fortran order, not in C order");
   array.type_ = format->type;
+  array.bytes_ = format->bytes;
   array.shape_ = *std::move(header.shape);
   array.data_ = file.data() + start + header_bytes;
   const auto data_bytes = static_cast<int64_t>(file.size() - start - header_bytes);
@@ -210,7 +216,15 @@ void NpyArray::Read(int64_t first, absl::Span<int32_t> out) const {
       return Convert<int32_t>(data_ + first * 4, out);
     case Type::kInt64:
       return Convert<int64_t>(data_ + first * 8, out);
+    case Type::kFloat16:
+    case Type::kFloat32:
+      break;
   }
+  EPSIM_CHECK(!"an array of integers");
+}
+
+absl::Span<const std::byte> NpyArray::Stored(int64_t first, int64_t count) const {
+  return {reinterpret_cast<const std::byte*>(data_ + first * bytes_), static_cast<size_t>(count * bytes_)};
 }
 
 }  // namespace epsim

@@ -9,17 +9,18 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "engine/status_macros.h"
+#include "traces/format/chunk_layout.h"
 
 namespace epsim {
 namespace {
 
-// [tokens, layers, top_k] to [layers, tokens, top_k].
-void ByLayer(absl::Span<const int32_t> rows, int64_t tokens, int64_t layers, int64_t top_k, std::vector<int32_t>& out) {
+// [tokens, layers, size] to [layers, tokens, size].
+template <typename T>
+void ByLayer(absl::Span<const T> rows, int64_t tokens, int64_t layers, int64_t size, std::vector<T>& out) {
   out.resize(rows.size());
   for (int64_t token = 0; token < tokens; ++token) {
     for (int64_t layer = 0; layer < layers; ++layer) {
-      std::copy_n(rows.begin() + (token * layers + layer) * top_k, top_k,
-                  out.begin() + (layer * tokens + token) * top_k);
+      std::copy_n(rows.begin() + (token * layers + layer) * size, size, out.begin() + (layer * tokens + token) * size);
     }
   }
 }
@@ -53,7 +54,7 @@ absl::StatusOr<std::unique_ptr<RoutedRowsWriter>> RoutedRowsWriter::Create(const
 }
 
 absl::Status RoutedRowsWriter::Append(const NpyArray& array, int64_t row, const RequestInfo& request, TokenPhase phase,
-                                      const std::string& place) {
+                                      const std::string& place, const NpyArray* scores) {
   const int64_t tokens = request.tokens(), layers = header_.layers(), top_k = header_.top_k();
   const int64_t cell = layers * top_k;
   rows_.resize(static_cast<size_t>(tokens * cell));
@@ -72,9 +73,15 @@ absl::Status RoutedRowsWriter::Append(const NpyArray& array, int64_t row, const 
     phase_.assign(static_cast<size_t>(tokens), static_cast<uint8_t>(phase));
     columns.phase = phase_;
   }
+  const int64_t experts = header_.experts();
+  if (scores != nullptr) columns.scores = scores->Stored(row * layers * experts, tokens * layers * experts);
   absl::Status status;
   if (header_.granularity() == STEP) {
-    ByLayer(rows_, tokens, layers, top_k, step_);
+    ByLayer(absl::MakeConstSpan(rows_), tokens, layers, top_k, step_);
+    if (scores != nullptr) {
+      ByLayer(columns.scores, tokens, layers, experts * NumberBytes(header_.scores()), step_scores_);
+      columns.scores = step_scores_;
+    }
     status = writer_->AppendStep({}, step_, columns);
     ++appended_;
   } else {

@@ -27,9 +27,9 @@ class RoutedRowsWriter {
 
   // Appends rows [row, row + request.tokens()) of `array`: a request, or a whole step.  -1 is a missing id; another
   // negative one is an error.  Positions count on from the prompt in decode, from 0 otherwise.  `place`: where an error
-  // is told to be, besides the array.
+  // is told to be, besides the array.  `scores`: [tokens, layers, experts] in the format of the header, or null.
   absl::Status Append(const NpyArray& array, int64_t row, const RequestInfo& request, TokenPhase phase,
-                      const std::string& place);
+                      const std::string& place, const NpyArray* scores = nullptr);
   absl::StatusOr<ImportReport> Finish(const std::string& format);
 
  private:
@@ -43,6 +43,7 @@ class RoutedRowsWriter {
   std::vector<int32_t> rows_, step_;
   std::vector<uint32_t> position_;
   std::vector<uint8_t> phase_;
+  std::vector<std::byte> step_scores_;
 };
 
 }  // namespace epsim

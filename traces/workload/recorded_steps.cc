@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/status_macros.h"
+#include "traces/format/chunk_layout.h"
 #include "traces/workload/recorded_attention.h"
 #include "traces/workload/row_planes.h"
 
@@ -29,9 +30,11 @@ int64_t CountSteps(const TraceIndex& index) {
 class RecordedSteps final : public StepSource {
  public:
   // `first`: the trace's first chunk; all chunks have source ranks if it has.
-  RecordedSteps(int64_t max_steps, const TraceReader& trace, const TraceChunk& first, int ranks)
+  RecordedSteps(int64_t max_steps, const TraceReader& trace, const TraceChunk& first, int ranks,
+                const StepContents& contents)
       : trace_(trace),
         ranks_(ranks),
+        contents_(contents),
         has_source_rank_(first.source_rank != nullptr),
         has_contexts_(first.position != nullptr),
         source_ranks_(has_source_rank_ ? static_cast<int>(trace.header().source_ranks()) : 0),
@@ -40,6 +43,7 @@ class RecordedSteps final : public StepSource {
     batch_.layers = static_cast<int>(trace.header().layers());
     batch_.top_k = static_cast<int>(trace.header().top_k());
     batch_.id_bytes = static_cast<int>(trace.header().id_bytes());
+    if (contents.scores) batch_.score_format = trace.header().scores();
   }
 
   absl::StatusOr<const StepBatch*> Next(SimTime /*now*/) override {
@@ -121,6 +125,10 @@ class RecordedSteps final : public StepSource {
       has_request_ = has_request_ && chunk.request_index != nullptr;
       has_phase_ = has_phase_ && chunk.phase != nullptr;
       has_missing_ = has_missing_ || chunk.valid_count != nullptr;
+      if (contents_.scores && chunk.scores == nullptr) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(trace_.path(), ": chunk ", first_chunk + c, ": step ", step, " has no scores of the router"));
+      }
       if ((chunk.source_rank != nullptr) != has_source_rank_) {
         return absl::InvalidArgumentError(absl::StrCat(trace_.path(), ": chunk ", first_chunk + c, ": step ", step,
                                                        has_source_rank_
@@ -175,6 +183,20 @@ class RecordedSteps final : public StepSource {
     batch_.layer_stride = static_cast<size_t>(chunk.tokens) * element();
     batch_.valid_count = chunk.valid_count;
     tokens_ = {chunk.position, chunk.request_index, chunk.phase};
+    if (!contents_.scores) return;
+    batch_.scores.resize(static_cast<size_t>(batch_.tokens));
+    LocateScores({0, 0, chunk.tokens, 0});
+  }
+
+  // Where the scores of the tokens of `run` lie.
+  void LocateScores(const Run& run) {
+    const TraceChunk& chunk = chunks_[run.chunk];
+    const size_t bytes =
+        static_cast<size_t>(trace_.header().experts()) * static_cast<size_t>(NumberBytes(trace_.header().scores()));
+    for (int64_t t = 0; t < run.tokens; ++t) {
+      batch_.scores[static_cast<size_t>(run.to + t)] = {chunk.scores + static_cast<size_t>(run.first + t) * bytes,
+                                                        static_cast<size_t>(chunk.tokens) * bytes};
+    }
   }
 
   void Assemble() {
@@ -217,6 +239,10 @@ class RecordedSteps final : public StepSource {
     batch_.ids = planes_.data();
     batch_.layer_stride = stride;
     batch_.valid_count = has_missing_ ? valid_.data() : nullptr;
+    if (contents_.scores) {
+      batch_.scores.resize(tokens);
+      for (const Run& run : runs_) LocateScores(run);
+    }
     tokens_ = {has_position_ ? Collect(&TraceChunk::position, &position_) : nullptr,
                has_request_ ? Collect(&TraceChunk::request_index, &request_) : nullptr,
                has_phase_ ? Collect(&TraceChunk::phase, &phase_) : nullptr};
@@ -237,6 +263,7 @@ class RecordedSteps final : public StepSource {
 
   const TraceReader& trace_;
   const int ranks_;
+  const StepContents contents_;
   const bool has_source_rank_, has_contexts_;  // Recorded in this trace.
   const int source_ranks_;                     // 0: not recorded.
   int64_t total_steps_;
@@ -259,7 +286,8 @@ class RecordedSteps final : public StepSource {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<StepSource>> NewRecordedSteps(int64_t max_steps, const TraceReader& trace, int ranks) {
+absl::StatusOr<std::unique_ptr<StepSource>> NewRecordedSteps(int64_t max_steps, const TraceReader& trace, int ranks,
+                                                             const StepContents& contents) {
   const int64_t source_ranks = trace.header().source_ranks();
   if (source_ranks > 0 && source_ranks % ranks != 0 && ranks % source_ranks != 0) {
     return absl::InvalidArgumentError(
@@ -273,7 +301,7 @@ absl::StatusOr<std::unique_ptr<StepSource>> NewRecordedSteps(int64_t max_steps, 
     return absl::InvalidArgumentError(
         absl::StrCat(trace.path(), ": tokens have source ranks, but the header's source_ranks is 0"));
   }
-  return std::make_unique<RecordedSteps>(max_steps, trace, first, ranks);
+  return std::make_unique<RecordedSteps>(max_steps, trace, first, ranks, contents);
 }
 
 }  // namespace epsim

@@ -18,8 +18,11 @@ namespace epsim {
 // A step that lies in one chunk with its tokens in the order of their ranks is used where it lies; any other is put
 // together in one buffer that is used again for the next.
 //
+// Scores stay where they lie, whichever way.
+//
 // `max_steps` 0: no limit.  REQUIRES: raw chunks; `trace` outlives the source.
-absl::StatusOr<std::unique_ptr<StepSource>> NewRecordedSteps(int64_t max_steps, const TraceReader& trace, int ranks);
+absl::StatusOr<std::unique_ptr<StepSource>> NewRecordedSteps(int64_t max_steps, const TraceReader& trace, int ranks,
+                                                             const StepContents& contents = {});
 
 // COUNTS granularity: tokens per expert and layer, and no more.  A layer's tokens are its counts over top_k, rounded
 // up; a step's are the most of any layer, dealt over the ranks evenly, and taken to be decode tokens without a past.

@@ -10,6 +10,7 @@
 #include "engine/check.h"
 #include "engine/random_stream.h"
 #include "engine/status_macros.h"
+#include "traces/format/chunk_layout.h"
 #include "traces/workload/row_planes.h"
 #include "traces/workload/trace_rows.h"
 
@@ -19,8 +20,9 @@ namespace {
 class RequestSteps final : public StepSource {
  public:
   RequestSteps(const CompositionRules& rules, const TraceReader& trace, std::vector<SupplyEntry> supply,
-               int64_t runnable, bool resampled)
+               int64_t runnable, bool resampled, const StepContents& contents)
       : rules_(rules),
+        contents_(contents),
         rows_(trace),
         supply_(std::move(supply)),
         runnable_(runnable),
@@ -30,6 +32,7 @@ class RequestSteps final : public StepSource {
     batch_.layers = static_cast<int>(trace.header().layers());
     batch_.top_k = static_cast<int>(trace.header().top_k());
     batch_.id_bytes = static_cast<int>(trace.header().id_bytes());
+    if (contents.scores) batch_.score_format = trace.header().scores();
   }
 
   // Composes the whole replay without its ids.
@@ -89,6 +92,7 @@ class RequestSteps final : public StepSource {
     const size_t layers = static_cast<size_t>(batch_.layers);
     row_ids_.clear();
     row_valid_.clear();
+    batch_.scores.clear();
     any_missing_ = false;
     batch_.rank_begin.assign(1, 0);
     batch_.attention.assign(static_cast<size_t>(rules_.ranks), AttentionLoad());
@@ -110,6 +114,7 @@ class RequestSteps final : public StepSource {
           last_position = first_position + tokens - 1;
           // Sum of p + 1 for p from first to last.
           load.attended_tokens += tokens * (first_position + last_position + 2) / 2;
+          if (contents_.scores) RETURN_IF_ERROR(LocateScores(*chunk, row, span_end));
           for (; row < span_end; ++row) {
             const int64_t at = row - chunk->first_token;
             row_ids_.push_back(chunk->ids + static_cast<size_t>(at) * row_bytes);
@@ -129,6 +134,21 @@ class RequestSteps final : public StepSource {
       batch_.rank_begin.push_back(static_cast<int32_t>(row_ids_.size()));
     }
     batch_.tokens = static_cast<int>(row_ids_.size());
+    return absl::OkStatus();
+  }
+
+  // Where the scores of the rows [row, end) lie, all in `chunk`.
+  absl::Status LocateScores(const TraceChunk& chunk, int64_t row, int64_t end) {
+    const TraceHeader& header = rows_.trace().header();
+    if (chunk.scores == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(rows_.trace().path(), ": row ", row, ": its chunk has no scores of the router"));
+    }
+    const size_t bytes = static_cast<size_t>(header.experts()) * static_cast<size_t>(NumberBytes(header.scores()));
+    for (; row < end; ++row) {
+      batch_.scores.push_back(
+          {chunk.scores + static_cast<size_t>(row - chunk.first_token) * header.layers() * bytes, bytes});
+    }
     return absl::OkStatus();
   }
 
@@ -154,6 +174,7 @@ class RequestSteps final : public StepSource {
   }
 
   const CompositionRules rules_;
+  const StepContents contents_;
   TraceRows rows_;
   const std::vector<SupplyEntry> supply_;
   const int64_t runnable_;  // Requests of the trace that have tokens.
@@ -173,7 +194,7 @@ class RequestSteps final : public StepSource {
 
 absl::StatusOr<std::unique_ptr<StepSource>> NewRequestSteps(const CompositionRules& rules, int64_t max_steps,
                                                             const TraceReader& trace, uint64_t seed,
-                                                            const StopToken& stop) {
+                                                            const StopToken& stop, const StepContents& contents) {
   std::vector<SupplyEntry> supply;
   for (size_t i = 0; i < trace.requests().size(); ++i) {
     const RequestInfo& request = trace.requests()[i];
@@ -202,7 +223,7 @@ absl::StatusOr<std::unique_ptr<StepSource>> NewRequestSteps(const CompositionRul
     }
     supply = std::move(drawn);
   }
-  auto steps = std::make_unique<RequestSteps>(rules, trace, std::move(supply), runnable, resampled);
+  auto steps = std::make_unique<RequestSteps>(rules, trace, std::move(supply), runnable, resampled, contents);
   RETURN_IF_ERROR(steps->CountSteps(max_steps, stop));
   return steps;
 }

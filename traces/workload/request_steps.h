@@ -12,7 +12,8 @@
 
 namespace epsim {
 
-// Each step gathers its rows from the memory map of the trace into one buffer that is used again for the next step.
+// Each step gathers its rows from the memory map of the trace into one buffer that is used again for the next step;
+// scores stay where they lie.
 //
 // Requests run in the order of the trace.  Where ranks * requests_per_rank places are more than the trace has requests
 // (of at least one token), the supply is drawn with replacement from them, by RandomStream(seed, "workload.resample"):
@@ -25,6 +26,6 @@ namespace epsim {
 // REQUIRES: `trace` has REQUEST granularity and raw chunks, and outlives the source.
 absl::StatusOr<std::unique_ptr<StepSource>> NewRequestSteps(const CompositionRules& rules, int64_t max_steps,
                                                             const TraceReader& trace, uint64_t seed,
-                                                            const StopToken& stop);
+                                                            const StopToken& stop, const StepContents& contents = {});
 
 }  // namespace epsim

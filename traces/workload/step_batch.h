@@ -20,6 +20,12 @@ struct AttentionLoad {
   int64_t output_tokens = 0;    // Tokens that need logits: all decode tokens, the last of each prefill.
 };
 
+// Where the trace has the router's scores of a token: of layer l, [experts] numbers at first + l * layer_stride.
+struct TokenScores {
+  const std::byte* first = nullptr;
+  size_t layer_stride = 0;
+};
+
 struct StepBatch {
   int64_t index = 0;
   int tokens = 0;
@@ -35,6 +41,10 @@ struct StepBatch {
 
   // Where the trace has counts only: tokens per logical expert [layers, experts]; ids is null.
   const uint32_t* counts = nullptr;
+
+  // Scores of each token, before selection.  [tokens]; empty unless the source was asked for them.
+  std::vector<TokenScores> scores;
+  NumberFormat score_format = NUMBER_FORMAT_NONE;
 
   const std::byte* layer_ids(int layer) const { return ids + static_cast<size_t>(layer) * layer_stride; }
 };

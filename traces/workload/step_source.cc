@@ -84,12 +84,16 @@ WorkloadConfig CompleteWorkloadConfig(WorkloadConfig config, Granularity granula
 }
 
 absl::StatusOr<std::unique_ptr<StepSource>> NewStepSource(const WorkloadConfig& config, const TraceReader& trace,
-                                                          int ranks, uint64_t seed, const StopToken& stop) {
+                                                          int ranks, uint64_t seed, const StopToken& stop,
+                                                          const StepContents& contents) {
   EPSIM_CHECK(ranks > 0);
+  if (contents.scores && (trace.header().scores() == NUMBER_FORMAT_NONE || trace.header().granularity() == COUNTS)) {
+    return absl::InvalidArgumentError(absl::StrCat(trace.path(), ": has no scores of the router"));
+  }
   const Granularity granularity = trace.header().granularity();
   switch (config.batching_case()) {
     case WorkloadConfig::kRecorded:
-      if (granularity == STEP) return NewRecordedSteps(config.max_steps(), trace, ranks);
+      if (granularity == STEP) return NewRecordedSteps(config.max_steps(), trace, ranks, contents);
       if (granularity == COUNTS) return NewRecordedCounts(config.max_steps(), trace, ranks);
       return DoesNotFit(trace);
     case WorkloadConfig::kContinuous: {
@@ -97,14 +101,14 @@ absl::StatusOr<std::unique_ptr<StepSource>> NewStepSource(const WorkloadConfig& 
       ASSIGN_OR_RETURN(const CompositionRules rules,
                        Rules("continuous", "running_requests_per_rank", config.continuous().running_requests_per_rank(),
                              config.continuous().max_tokens_per_rank(), ranks, false));
-      return NewRequestSteps(rules, config.max_steps(), trace, seed, stop);
+      return NewRequestSteps(rules, config.max_steps(), trace, seed, stop, contents);
     }
     case WorkloadConfig::kLockStep: {
       if (granularity != REQUEST) return DoesNotFit(trace);
       ASSIGN_OR_RETURN(const CompositionRules rules,
                        Rules("lock_step", "requests_per_rank", config.lock_step().requests_per_rank(),
                              config.lock_step().max_tokens_per_rank(), ranks, true));
-      return NewRequestSteps(rules, config.max_steps(), trace, seed, stop);
+      return NewRequestSteps(rules, config.max_steps(), trace, seed, stop, contents);
     }
     case WorkloadConfig::BATCHING_NOT_SET:
       break;

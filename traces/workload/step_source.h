@@ -16,6 +16,11 @@
 
 namespace epsim {
 
+// What batches carry besides their ids.
+struct StepContents {
+  bool scores = false;  // StepBatch::scores.
+};
+
 class StepSource {
  public:
   virtual ~StepSource() = default;
@@ -32,15 +37,17 @@ class StepSource {
   virtual bool resampled() const = 0;
 };
 
-// `config` with every default filled in.  Without a batching: recorded for a trace of `granularity` STEP or COUNTS, else
-// continuous.
+// `config` with every default filled in.  Without a batching: recorded for a trace of `granularity` STEP or COUNTS,
+// else continuous.
 WorkloadConfig CompleteWorkloadConfig(WorkloadConfig config, Granularity granularity);
 
 // Composes steps for `ranks` ranks from `trace`, which must be raw (TraceReader::OpenRaw) and outlive the source.
 // Fails if the workload does not fit the trace: recorded steps from a trace of requests, a number of ranks that neither
 // divides those of the capture nor is a multiple of them (recorded_steps.h says how the ones fold onto the others).
 // A replay of requests is composed in advance, without its ids, to count its steps; `stop` ends that.
+// Fails, too, if `contents` asks for what the trace does not have.
 absl::StatusOr<std::unique_ptr<StepSource>> NewStepSource(const WorkloadConfig& config, const TraceReader& trace,
-                                                          int ranks, uint64_t seed, const StopToken& stop = {});
+                                                          int ranks, uint64_t seed, const StopToken& stop = {},
+                                                          const StepContents& contents = {});
 
 }  // namespace epsim

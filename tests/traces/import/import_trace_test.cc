@@ -113,6 +113,62 @@ TEST_F(NumpyFolderTest, StepsBecomeATraceOfSteps) {
   EXPECT_THAT(Error(), HasSubstr("requests.jsonl:2: step is 3 after step 3"));
 }
 
+// Scores 0 to 47 as float32: rows of 2 layers x 8 experts.
+class NumpyScoresTest : public NumpyFolderTest {
+ protected:
+  void Scores(const std::string& descr, const std::string& shape, int bytes) {
+    std::string data;
+    for (int i = 0; i < 3 * 2 * 8; ++i) {
+      const float score = static_cast<float>(i);
+      data.append(reinterpret_cast<const char*>(&score), static_cast<size_t>(bytes));
+    }
+    WriteFile(in_ / "scores.npy", Npy(1, Dict(descr, shape), data));
+  }
+  // Of one token in one layer: first, first + 1, ...
+  static std::string Row(int first) {
+    std::string row;
+    for (int e = 0; e < 8; ++e) {
+      const float score = static_cast<float>(first + e);
+      row.append(reinterpret_cast<const char*>(&score), sizeof(score));
+    }
+    return row;
+  }
+};
+
+TEST_F(NumpyScoresTest, GoIntoTheTrace) {
+  Scores("<f4", "(3, 2, 8)", 4);
+  ASSERT_TRUE(Import().ok());
+  EXPECT_THAT(Imported().scores, ElementsAre(Row(0), Row(8), Row(16), Row(24), Row(32), Row(40)));
+  EXPECT_EQ((*TraceReader::Open(out_ / "t.eptrace"))->header().scores(), FLOAT32);
+}
+
+// A step's scores lie layer by layer in the file; Contents has them token by token.
+TEST_F(NumpyScoresTest, OfStepsStayWithTheirTokens) {
+  Meta({{"granularity", "\"step\""}});
+  Lines({R"({"request": 0, "first_token": 0, "tokens": 2, "phase": "prefill", "step": 3})",
+         R"({"request": 1, "first_token": 2, "tokens": 1, "phase": "prefill", "step": 5})"});
+  Scores("<f4", "(3, 2, 8)", 4);
+  ASSERT_TRUE(Import().ok());
+  EXPECT_THAT(Imported().scores, ElementsAre(Row(0), Row(8), Row(16), Row(24), Row(32), Row(40)));
+}
+
+TEST_F(NumpyScoresTest, OfHalfPrecisionAreKeptAsTheyAre) {
+  Scores("<f2", "(3, 2, 8)", 2);
+  ASSERT_TRUE(Import().ok());
+  EXPECT_EQ((*TraceReader::Open(out_ / "t.eptrace"))->header().scores(), FLOAT16);
+  EXPECT_EQ(Imported().scores[0].size(), 16u);
+}
+
+TEST_F(NumpyScoresTest, OfAnotherShapeOrTypeAreRefused) {
+  Scores("<f4", "(3, 8, 2)", 4);
+  EXPECT_THAT(Error(), HasSubstr("scores.npy: has shape [3, 8, 2], not [3, 2, 8]: tokens, layers, experts"));
+  Scores("<i4", "(3, 2, 8)", 4);
+  EXPECT_THAT(Error(), HasSubstr("scores.npy: holds numbers of type '<i4', not <f2 or <f4"));
+  // Floats are no ids.
+  WriteFile(in_ / "routed_experts.npy", Npy(1, Dict("<f4", "(3, 2, 2)"), std::string(48, '\0')));
+  EXPECT_THAT(Error(), HasSubstr("routed_experts.npy: holds numbers of type '<f4', not |u1"));
+}
+
 TEST_F(NumpyFolderTest, MissingIdsAreCounted) {
   Array({0, -1, -1, -1, 4, 5, 6, 7, 1, 0, 3, 2});
   const auto report = Import();

@@ -24,6 +24,7 @@ class MemoryTrace final : public TraceReader {
     std::vector<uint8_t> phase = {};
     std::vector<uint16_t> source_rank = {};
     std::vector<uint32_t> counts = {};
+    std::vector<std::byte> scores = {};  // As the header's format says.
   };
 
   explicit MemoryTrace(TraceHeader header) : header_(std::move(header)) {}
@@ -76,6 +77,7 @@ class MemoryTrace final : public TraceReader {
     chunk.phase = or_null(stored.columns.phase);
     chunk.source_rank = or_null(stored.columns.source_rank);
     chunk.counts = or_null(stored.columns.counts);
+    chunk.scores = or_null(stored.columns.scores);
     return chunk;
   }
   int64_t ChunkOfToken(int64_t token) const override {
