@@ -198,6 +198,11 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
     plugin->set_library(located(plugin->library(), as_written.replica_choice().plugin().library(), false));
     RETURN_IF_ERROR(AddLibrary(*plugin, "replica_choice", &manifest));
   }
+  if (experiment->routing().has_plugin()) {
+    Plugin* plugin = experiment->mutable_routing()->mutable_plugin();
+    plugin->set_library(located(plugin->library(), as_written.routing().plugin().library(), false));
+    RETURN_IF_ERROR(AddLibrary(*plugin, "routing", &manifest));
+  }
   RETURN_IF_ERROR(FillDefaults(file, trace ? trace->header().granularity() : GRANULARITY_UNKNOWN, experiment));
   if (experiment->model().empty()) {
     if (trace == nullptr) {

@@ -13,4 +13,8 @@ extern const EpsimPlacementRole kHeaviestFirst;
    the (r mod n)-th of the n.  No options. */
 extern const EpsimReplicaRole kNearFirst;
 
+/* Best only: of the experts that the router chose for a token those that it scores highest.
+   Options: "keep = K", K in [1, top_k]: how many.  Default top_k, all. */
+extern const EpsimRoutingRole kBestOnly;
+
 #endif /* ROLES_H_ */

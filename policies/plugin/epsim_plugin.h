@@ -7,6 +7,7 @@
 
      placement { plugin { library: "libmine.so" options: "decay = 0.9" } }
      replica_choice { plugin { library: "libmine.so" } }
+     routing { plugin { library: "libmine.so" options: "keep = 3" } }
 
    Words.  A logical expert is one of the model's experts in a layer; a slot is one place that holds a copy of one (a
    physical expert).  A rank is one GPU of the expert-parallel group and holds slots / ranks consecutive slots; a node

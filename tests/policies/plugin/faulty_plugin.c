@@ -153,6 +153,61 @@ static int ChooseReplicas(void* state, const EpsimReplicaRequest* request, int32
   return 0;
 }
 
+static int CreateRouting(const char* options, const EpsimRoutingShape* shape, void** state, char* error,
+                         size_t error_size) {
+  const EpsimShape some = {.layers = shape->layers, .experts = shape->experts, .slots = shape->top_k};
+  return Create(options, &some, state, error, error_size); /* slots: top_k */
+}
+
+/* Layer 0 is left to the router in odd steps. */
+static void BeginStep(void* state, int64_t step, int64_t tokens, uint8_t* routes) {
+  (void)state;
+  if (step % 2 == 1 || tokens == 0) routes[0] = 0;
+}
+
+static void EndStep(void* state, const int32_t* router_load) {
+  Faulty* const self = state;
+  if (Is(self, "end: remembers")) { /* The load of the last layer's last expert, for Route to tell. */
+    self->shape.ranks = router_load[self->shape.layers * self->shape.experts - 1];
+  }
+}
+
+/* The own experts backwards, with a gap before them where there are fewer than top_k. */
+static int Route(const void* state, const EpsimRoutingRequest* request, int32_t* experts, char* error,
+                 size_t error_size) {
+  const Faulty* const self = state;
+  const size_t top_k = (size_t)self->shape.slots, tokens = (size_t)request->tokens;
+  if (Is(self, "route: fails")) {
+    snprintf(error, error_size, "no way from layer %" PRId32, request->layer);
+    return 1;
+  }
+  if (Is(self, "route: tells") || (Is(self, "end: remembers") && request->step == 1)) {
+    snprintf(error, error_size,
+             "%" PRId32 " layers %" PRId32 " experts %zu top_k remembered %" PRId32 " step %" PRId64 " layer %" PRId32
+             " tokens %" PRId32,
+             self->shape.layers, self->shape.experts, top_k, self->shape.ranks, request->step, request->layer,
+             request->tokens);
+    double scores[8] = {0};
+    const size_t count = tokens * (size_t)self->shape.experts;
+    for (size_t i = 0; i < count && i < 8; ++i) scores[i] = request->scores[i];
+    Print(error, error_size, "scores", scores, NULL, count < 8 ? count : 8);
+    Print(error, error_size, "own", NULL, request->own, tokens * top_k);
+    Print(error, error_size, "experts", NULL, experts, tokens * top_k);
+    return 1;
+  }
+  for (size_t token = 0; token < tokens; ++token) {
+    for (size_t k = 0; k < top_k; ++k) experts[token * top_k + k] = request->own[token * top_k + top_k - 1 - k];
+  }
+  int32_t* const wrong = experts + (tokens - 1) * top_k; /* The last token's first. */
+  if (Is(self, "route: too large")) *wrong = self->shape.experts;
+  if (Is(self, "route: negative")) *wrong = -2;
+  if (Is(self, "route: twice")) *wrong = wrong[1];
+  if (Is(self, "route: none")) {
+    for (size_t k = 0; k < top_k; ++k) wrong[k] = EPSIM_NO_EXPERT;
+  }
+  return 0;
+}
+
 #if defined(FAULTY_LINK)
 void epsim_test_nobody_has_this(void);
 #endif
@@ -164,8 +219,15 @@ const EpsimPlugin* epsim_plugin(uint32_t abi_version) {
   static const EpsimPlacementRole kPlacement = {.create = Create, .destroy = Destroy, .place = FAULTY_CALL(Place)};
   static const EpsimReplicaRole kReplicaChoice = {
       .create = CreateReplicaChoice, .destroy = Destroy, .choose = FAULTY_CALL(ChooseReplicas)};
-  static const EpsimPlugin kPlugin = {
-      .abi_version = FAULTY_ABI, .placement = FAULTY_ROLE(kPlacement), .replica_choice = FAULTY_ROLE(kReplicaChoice)};
+  static const EpsimRoutingRole kRouting = {.create = CreateRouting,
+                                            .destroy = Destroy,
+                                            .begin_step = BeginStep,
+                                            .route = FAULTY_CALL(Route),
+                                            .end_step = EndStep};
+  static const EpsimPlugin kPlugin = {.abi_version = FAULTY_ABI,
+                                      .placement = FAULTY_ROLE(kPlacement),
+                                      .replica_choice = FAULTY_ROLE(kReplicaChoice),
+                                      .routing = FAULTY_ROLE(kRouting)};
 #if defined(FAULTY_NULL)
   (void)kPlugin;
   (void)abi_version;
