@@ -19,10 +19,10 @@
 
    Calls.  create makes an instance from the text of the experiment's `options` (empty where it has none; ends in a
    zero) and leaves it in *state, which may stay null; options that are not understood are an error that says what would
-   be. An experiment that names a role makes one instance or more, and may not use all of them.  The calls on one
+   be.  An experiment that names a role makes one instance or more, and may not use all of them.  The calls on one
    instance come one after the other, on any thread, unless it says otherwise below; different instances may be called
    at the same time.  So keep state in the instance and none in global variables.  destroy ends an instance that create
-   has made. No call may be null but those that say so.
+   has made.  No call may be null but those that say so.
 
    Results must be the same on every run: use no clock, no files that change, no thread timing, and for random numbers
    only the seed of the request: another one in every request, the same in every run.

@@ -3,9 +3,11 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "policies/placement/placement.h"
 #include "policies/plugin/epsim_plugin.h"
 #include "policies/plugin/plugin.pb.h"

@@ -179,6 +179,13 @@ TEST_F(CommandLine, AFaultyPluginIsOneLineAndLeavesNothing) {
   ExpectBadInput(choice + "--set replica_choice.plugin.library=" + faulty +
                      " --set 'replica_choice.plugin.options=choose: too large'",
                  faulty + ": replica choice: layer 0, source rank 7, expert 1: slot 16 is none of 0 to 15");
+  const std::string routing = "run " + experiment_ + " --out " + P("out") + " --set routing.reconstruct=RANK_PRIOR ";
+  ExpectBadInput(routing + "--set routing.policy=plugin", "plugin: library: none named");
+  ExpectBadInput(routing + "--set routing.plugin.library=" + P("absent.so"),
+                 "routing.plugin.library: " + P("absent.so") + ": cannot open: No such file");
+  ExpectBadInput(
+      routing + "--set routing.plugin.library=" + faulty + " --set 'routing.plugin.options=route: too large'",
+      faulty + ": routing: step 0, layer 0, token 3 of its rank: expert 16 is none of 0 to 15");
 }
 
 TEST_F(CommandLine, AWrongFlagIsExitCode2) {

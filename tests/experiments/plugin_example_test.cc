@@ -83,6 +83,14 @@ TEST_F(PluginExample, RunsAgainstAnInstalledEpsim) {
   EXPECT_THAT(manifest, HasSubstr("library: \"mine/build/libexample.so\""));
   EXPECT_THAT(manifest, HasSubstr("path: \"mine/build/libexample.so\""));
 
+  // Routed to the best 3 of a token's 4.
+  const Json routed = Summary(
+      "--set routing.plugin.library=mine/build/libexample.so --set 'routing.plugin.options=keep = 3' "
+      "--set routing.reconstruct=RANK_PRIOR");
+  EXPECT_EQ(routed["routing"]["policy"], "plugin");
+  EXPECT_DOUBLE_EQ(routed["routing"]["captured_pairs_kept"].get<double>(), 0.75);
+  EXPECT_EQ(routed["routing"]["tokens_dropped"].get<double>(), 0);
+
   // 3 -> 1.5 + 1.5: 2 to rank 0, 1.5 to rank 1, 1.5' to rank 0, where expert 0 is not yet, 1 to rank 1.
   std::ofstream(P("load.json")) << R"({"weight": [[3, 1, 2]]})";
   const std::string place = "place --policy plugin --load load.json --slots 4 --ranks 2 --set library=";
