@@ -56,6 +56,12 @@ class Spread : public RoutingPolicy {
   void EndStep(absl::Span<const int32_t>) override {}
 };
 
+SimulationOptions Options(StepRouting* policy) {
+  SimulationOptions options;
+  options.routing_policy = policy;
+  return options;
+}
+
 class StageTimes : public Observer {
  public:
   void OnStage(const StageRecord& stage) override {
@@ -113,7 +119,7 @@ class StepRoutingTest : public ForwardPassTest {
                            .queue = &queue,
                            .observers = {&times_}};
     if (policy != nullptr) context.observers.push_back(&gain_);
-    ASSERT_TRUE(epsim::Simulate(context, shape_, *routing, source, {.routing_policy = policy}).ok());
+    ASSERT_TRUE(epsim::Simulate(context, shape_, *routing, source, Options(policy)).ok());
     end_ = queue.now();
   }
 
@@ -209,7 +215,7 @@ TEST(RoutingWorth, NoBatchRepaysAKernelThatGrowsFasterThanItsGain) {
 TEST_F(StepRoutingTest, RecordsTheLoadAsRouted) {
   GivenSteps source({batch_, batch_});
   const auto policy = NewRouting();
-  const RecordedLoad load = RecordLoad(source, 2, kLayers, kExperts, 32, {.routing_policy = policy.get()}).value();
+  const RecordedLoad load = RecordLoad(source, 2, kLayers, kExperts, 32, Options(policy.get())).value();
   EXPECT_THAT(load.window.Total(), ElementsAre(12, 0, 0, 0, 4, 4, 2, 2));
 }
 
