@@ -1,47 +1,19 @@
 #include "policies/placement/eplb_placement.h"
 
-#include <array>
-#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/status_macros.h"
+#include "policies/placement/balanced_packing.h"
+#include "policies/placement/group_packing.h"
 #include "policies/placement/winner_tree.h"
 
 namespace epsim {
 namespace {
-
-// The reference's choice: hierarchical where the nodes divide the groups.
-bool Hierarchical(const PlacementShape& shape, EplbPlacement::Mode mode) {
-  if (mode == EplbPlacement::AUTO) return shape.expert_groups % shape.nodes == 0;
-  return mode == EplbPlacement::HIERARCHICAL;
-}
-
-// Weights are >= 0, so the bits of a float32 order as its value.  The index below them breaks ties: lowest first.
-uint64_t Ascending(float weight, size_t index) { return uint64_t{std::bit_cast<uint32_t>(weight)} << 32 | index; }
-uint64_t Descending(float weight, size_t index) { return uint64_t{~std::bit_cast<uint32_t>(weight)} << 32 | index; }
-size_t IndexOf(uint64_t key) { return static_cast<uint32_t>(key); }
-
-// Sorts keys by their high 32 bits, equal ones as they stand: least significant digit first, a byte at a time.
-void SortByWeight(std::vector<uint64_t>& keys, std::vector<uint64_t>& scratch) {
-  std::array<std::array<uint32_t, 256>, 4> count{};
-  for (uint64_t key : keys) {
-    for (int digit = 0; digit < 4; ++digit) ++count[digit][key >> (32 + 8 * digit) & 255];
-  }
-  scratch.resize(keys.size());
-  for (int digit = 0; digit < 4; ++digit) {
-    const int shift = 32 + 8 * digit;
-    if (count[digit][keys[0] >> shift & 255] == keys.size()) continue;  // All equal here.
-    uint32_t begin = 0;
-    for (uint32_t& place : count[digit]) place = std::exchange(begin, begin + place);
-    for (uint64_t key : keys) scratch[count[digit][key >> shift & 255]++] = key;
-    keys.swap(scratch);
-  }
-}
 
 // The three steps of EPLB for one layer after another; holds their scratch memory.
 class Balancer {
@@ -56,14 +28,12 @@ class Balancer {
 
     // 1. Groups onto nodes.  grouped_[i]: the expert at place i when experts are listed by node, then by group.
     weight_.assign(groups_, 0);
-    for (size_t group = 0; group < groups_; ++group) {
-      for (size_t i = 0; i < group_size; ++i) weight_[group] += weight[group * group_size + i];
+    for (size_t group = 0; groups_ > nodes_ && group < groups_; ++group) {  // One a node: whatever they weigh.
+      float sum = 0;
+      for (size_t i = 0; i < group_size; ++i) sum += weight[group * group_size + i];
+      weight_[group] = sum;
     }
-    BalancedPacking(nodes_);
-    grouped_.resize(experts_);
-    for (size_t group = 0; group < groups_; ++group) {
-      for (size_t i = 0; i < group_size; ++i) grouped_[place_[group] * group_size + i] = group * group_size + i;
-    }
+    ListByNode(Pack(nodes_), group_size, &grouped_);
 
     for (size_t node = 0; node < nodes_; ++node) {
       // 2. Redundant slots to experts, within each node.
@@ -74,9 +44,9 @@ class Balancer {
 
       // 3. Replicas onto the ranks of the node, each with its share of its expert's load.
       weight_.swap(share_);
-      BalancedPacking(ranks_ / nodes_);
+      const absl::Span<const size_t> place = Pack(ranks_ / nodes_);
       for (size_t i = 0; i < node_slots; ++i) {
-        const size_t slot = node * node_slots + place_[i];
+        const size_t slot = node * node_slots + place[i];
         expert_of_slot[slot] = LogicalExpert(static_cast<int32_t>(expert[expert_of_replica_[i]]));
         replica_order[slot] = order_of_replica_[i];
       }
@@ -84,29 +54,12 @@ class Balancer {
   }
 
  private:
-  // Items of weight_ into `packs` of equal numbers: the heaviest item first, onto the lightest pack that is not full.
-  // place_[item] = pack * items per pack + number of items already there.
-  void BalancedPacking(size_t packs) {
-    const size_t items = weight_.size(), capacity = items / packs;
-    place_.resize(items);
-    if (capacity == 1) {  // As the reference: kept in order, not sorted.
-      for (size_t item = 0; item < items; ++item) place_[item] = item;
-      return;
-    }
-    keys_.resize(items);
-    for (size_t item = 0; item < items; ++item) keys_[item] = Descending(weight_[item], item);
-    SortByWeight(keys_, sort_scratch_);
-
-    filled_.assign(packs, 0);
-    tree_.Reset(packs);
-    for (size_t pack = 0; pack < packs; ++pack) tree_.Set(pack, Ascending(0, pack));
-    tree_.PlayAll();
-    for (uint64_t key : keys_) {
-      const size_t item = IndexOf(key), pack = IndexOf(tree_.best());
-      const float load = std::bit_cast<float>(static_cast<uint32_t>(tree_.best() >> 32)) + weight_[item];
-      place_[item] = pack * capacity + filled_[pack];
-      tree_.Replay(pack, ++filled_[pack] == capacity ? WinnerTree::kOut : Ascending(load, pack));
-    }
+  // Places of the items of weight_ in `packs`; kept in order where there is one item a pack, as the reference does.
+  absl::Span<const size_t> Pack(size_t packs) {
+    if (weight_.size() != packs) return packing_.Pack(weight_, packs);
+    in_order_.resize(packs);
+    std::iota(in_order_.begin(), in_order_.end(), 0);
+    return in_order_;
   }
 
   // One replica of every expert of weight_, then one at a time of the expert with the most load per replica, until
@@ -124,28 +77,27 @@ class Balancer {
     if (replicas == experts) return;
 
     tree_.Reset(experts);
-    for (size_t expert = 0; expert < experts; ++expert) tree_.Set(expert, Descending(weight_[expert], expert));
+    for (size_t expert = 0; expert < experts; ++expert) tree_.Set(expert, HeaviestFirst(weight_[expert], expert));
     tree_.PlayAll();
     for (size_t replica = experts; replica < replicas; ++replica) {
-      const size_t expert = IndexOf(tree_.best());
+      const size_t expert = PlayerOf(tree_.best());
       expert_of_replica_[replica] = expert;
       order_of_replica_[replica] = count_[expert]++;
       share_[expert] = weight_[expert] / static_cast<float>(count_[expert]);
-      tree_.Replay(expert, Descending(share_[expert], expert));
+      tree_.Replay(expert, HeaviestFirst(share_[expert], expert));
     }
     for (size_t replica = experts; replica < replicas; ++replica) share_[replica] = share_[expert_of_replica_[replica]];
   }
 
   const size_t experts_, slots_, ranks_, groups_, nodes_;
-  std::vector<uint32_t> grouped_;              // [experts]
-  std::vector<float> weight_;                  // Of the items of the step at hand.
-  std::vector<size_t> place_;                  // [items]
-  std::vector<size_t> filled_;                 // [packs]
-  std::vector<uint64_t> keys_, sort_scratch_;  // [items]
-  std::vector<size_t> expert_of_replica_;      // [replicas of a node], an index into the node's experts
-  std::vector<int32_t> order_of_replica_;      // [replicas of a node]
-  std::vector<float> share_;                   // [replicas of a node]
-  std::vector<int32_t> count_;                 // [experts of a node]
+  std::vector<uint32_t> grouped_;  // [experts]
+  std::vector<float> weight_;      // Of the items of the step at hand.
+  std::vector<size_t> in_order_;   // [items]
+  BalancedPacking packing_;
+  std::vector<size_t> expert_of_replica_;  // [replicas of a node], an index into the node's experts
+  std::vector<int32_t> order_of_replica_;  // [replicas of a node]
+  std::vector<float> share_;               // [replicas of a node]
+  std::vector<int32_t> count_;             // [experts of a node]
   WinnerTree tree_;
 };
 
@@ -169,27 +121,7 @@ class EplbPlacementPolicy : public PlacementPolicy {
 }  // namespace
 
 absl::Status CheckEplbShape(const PlacementShape& shape, EplbPlacement::Mode mode) {
-  if (!EplbPlacement::Mode_IsValid(mode)) {
-    return absl::InvalidArgumentError(absl::StrCat("eplb: mode: ", mode, " is not AUTO, GLOBAL or HIERARCHICAL"));
-  }
-  if (!Hierarchical(shape, mode)) return absl::OkStatus();
-  if (shape.expert_groups % shape.nodes != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("eplb: mode: HIERARCHICAL needs nodes that divide the expert groups, not ", shape.nodes,
-                     " nodes and ", shape.expert_groups, " groups; AUTO or GLOBAL would fit"));
-  }
-  if (shape.experts % shape.expert_groups != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("eplb: expert_groups: ", shape.expert_groups, " do not divide ", shape.experts, " experts; ",
-                     mode == EplbPlacement::AUTO ? "1" : "a divisor", " or mode GLOBAL would fit"));
-  }
-  if (shape.ranks % shape.nodes != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "eplb: ranks: ", shape.ranks, " are not divisible by ", shape.nodes, " nodes; ",
-        shape.ranks / shape.nodes > 0 ? absl::StrCat(shape.ranks / shape.nodes * shape.nodes, " or ") : std::string(),
-        (shape.ranks / shape.nodes + 1) * shape.nodes, " ranks, or mode GLOBAL, would fit"));
-  }
-  return absl::OkStatus();
+  return CheckGroupPacking("eplb", shape, mode);
 }
 
 void FillByEplb(absl::Span<const float> weight, const PlacementShape& shape, EplbPlacement::Mode mode,
@@ -198,7 +130,7 @@ void FillByEplb(absl::Span<const float> weight, const PlacementShape& shape, Epl
   const size_t experts = shape.experts;
   EPSIM_CHECK(weight.size() == static_cast<size_t>(shape.layers) * experts);
   std::vector<float> layer_weight(experts);
-  const bool hierarchical = Hierarchical(shape, mode);
+  const bool hierarchical = PacksGroups(shape, mode);
   Balancer balancer(shape, hierarchical ? shape.expert_groups : 1, hierarchical ? shape.nodes : 1);
   for (Layer layer : draft->layers()) {
     for (size_t expert = 0; expert < experts; ++expert) {

@@ -9,6 +9,11 @@
 #include "policies/placement/checked_placement.h"
 #include "policies/placement/contiguous_placement.h"
 #include "policies/placement/eplb_placement.h"
+#include "policies/placement/eplb_vec_placement.h"
+#include "policies/placement/random_placement.h"
+#include "policies/placement/round_robin_placement.h"
+#include "policies/placement/trtllm_placement.h"
+#include "policies/placement/vllm_placement.h"
 #include "policies/plugin/plugin_placement.h"
 
 namespace epsim {
@@ -28,6 +33,16 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewContiguousPlacement(shape);
     case PlacementPolicyConfig::kEplb:
       return NewEplbPlacement(config.eplb(), shape);
+    case PlacementPolicyConfig::kRoundRobin:
+      return NewRoundRobinPlacement(shape);
+    case PlacementPolicyConfig::kRandom:
+      return NewRandomPlacement(shape);
+    case PlacementPolicyConfig::kEplbVec:
+      return NewEplbVecPlacement(config.eplb_vec(), shape);
+    case PlacementPolicyConfig::kVllm:
+      return NewVllmPlacement(config.vllm(), shape);
+    case PlacementPolicyConfig::kTrtllm:
+      return NewTrtllmPlacement(shape);
     case PlacementPolicyConfig::kPlugin:
       return NewPluginPlacement(config.plugin(), shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
@@ -81,9 +96,14 @@ std::vector<double> LoadWindow::Total() const {
 bool GoesByLoad(const PlacementPolicyConfig& config) {
   switch (config.policy_case()) {
     case PlacementPolicyConfig::kContiguous:
+    case PlacementPolicyConfig::kRoundRobin:
+    case PlacementPolicyConfig::kRandom:
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return false;
     case PlacementPolicyConfig::kEplb:
+    case PlacementPolicyConfig::kEplbVec:
+    case PlacementPolicyConfig::kVllm:
+    case PlacementPolicyConfig::kTrtllm:
     case PlacementPolicyConfig::kPlugin:
       return true;
   }

@@ -10,7 +10,16 @@
 
 namespace epsim {
 
-// Keys carry the player in their low 32 bits, so that no two are equal and ties go to the lowest player.
+// Keys carry the player in their low 32 bits, so that no two are equal and ties go to the lowest player.  These are
+// keys by weight: weights are finite and >= 0 (no -0), so the bits of a float32 order as its value.
+inline uint64_t LightestFirst(float weight, size_t player) {
+  return uint64_t{std::bit_cast<uint32_t>(weight)} << 32 | player;
+}
+inline uint64_t HeaviestFirst(float weight, size_t player) {
+  return uint64_t{~std::bit_cast<uint32_t>(weight)} << 32 | player;
+}
+inline size_t PlayerOf(uint64_t key) { return static_cast<uint32_t>(key); }
+
 class WinnerTree {
  public:
   // A player with this key never wins while another one plays.
@@ -43,6 +52,14 @@ class WinnerTree {
 
   // The smallest key.
   uint64_t best() const { return keys_[1]; }
+  // The smallest but one: the winner's best opponent.  REQUIRES: best() is not kOut.
+  uint64_t second() const {
+    uint64_t second = kOut;
+    for (size_t place = leaves_ + PlayerOf(keys_[1]); place > 1; place >>= 1) {
+      second = std::min(second, keys_[place ^ 1]);
+    }
+    return second;
+  }
 
  private:
   size_t leaves_ = 1;

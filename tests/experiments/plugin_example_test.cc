@@ -93,8 +93,10 @@ TEST_F(PluginExample, RunsAgainstAnInstalledEpsim) {
 
   // 3 -> 1.5 + 1.5: 2 to rank 0, 1.5 to rank 1, 1.5' to rank 0, where expert 0 is not yet, 1 to rank 1.
   std::ofstream(P("load.json")) << R"({"weight": [[3, 1, 2]]})";
-  const std::string place = "place --policy plugin --load load.json --slots 4 --ranks 2 --set library=";
-  ASSERT_EQ(Epsim(place + "mine/build/libexample.so"), 0) << err_;
+  ASSERT_EQ(Epsim("place --policy plugin --load load.json --slots 4 --ranks 2 "
+                  "--options 'library: \"mine/build/libexample.so\"'"),
+            0)
+      << err_;
   EXPECT_EQ(Json::parse(out_)["phy2log"], Json::parse("[[2, 0, 0, 1]]"));
 }
 

@@ -34,7 +34,7 @@ void Rebalance(benchmark::State& state, EplbPlacement::Mode mode) {
 }
 BENCHMARK_CAPTURE(Rebalance, global, EplbPlacement::GLOBAL)->Name("Eplb/58x256_288_32")->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(Rebalance, hierarchical, EplbPlacement::HIERARCHICAL)
-    ->Name("Eplb/58x256_288_32_hierarchical")
+    ->Name("EplbHierarchical/58x256_288_32")
     ->Unit(benchmark::kMicrosecond);
 
 }  // namespace

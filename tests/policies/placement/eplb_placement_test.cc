@@ -5,28 +5,13 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/policies/placement/plan_once.h"
 
 namespace epsim {
 namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-std::vector<int> Phy2Log(const Placement& placement, int layer = 0) {
-  std::vector<int> experts;
-  for (LogicalExpert expert : placement.experts_of_slots(Layer(layer))) experts.push_back(static_cast<int>(expert));
-  return experts;
-}
-
-std::vector<std::vector<int>> Log2Phy(const Placement& placement, int layer = 0) {
-  std::vector<std::vector<int>> slots(placement.shape().experts);
-  for (size_t expert = 0; expert < slots.size(); ++expert) {
-    for (Slot slot : placement.replicas(Layer(layer), LogicalExpert(static_cast<int>(expert)))) {
-      slots[expert].push_back(static_cast<int>(slot));
-    }
-  }
-  return slots;
-}
 
 using Rows = std::vector<std::vector<int>>;
 
