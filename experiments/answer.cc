@@ -129,9 +129,8 @@ Json ComparisonJson(const std::vector<ComparedRun>& runs) {
   Json rows = Json::array();
   for (const ComparedRun& alternative : runs) {
     const Json& summary = alternative.report.summary;
-    const ComparedRun& base = *std::find_if(runs.begin(), runs.end(), [&](const ComparedRun& other) {
-      return other.setting == alternative.setting;
-    });
+    const ComparedRun& base = *std::find_if(
+        runs.begin(), runs.end(), [&](const ComparedRun& other) { return other.setting == alternative.setting; });
     Json row;
     row["name"] = alternative.name;
     row["versus"] = base.name;

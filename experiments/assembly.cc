@@ -70,8 +70,8 @@ absl::Status CheckBackend(const ResolvedExperiment& resolved, const Communicatio
   return absl::OkStatus();
 }
 
-// To decide, and before it, where the choice goes by them, to gather the counts of all ranks: each sends 4 bytes an expert
-// to each other one, as fast as the links allow.
+// To decide, and before it, where the choice goes by them, to gather the counts of all ranks: each sends 4 bytes an
+// expert to each other one, as fast as the links allow.
 Duration ReplicaPlanningTime(const ReplicaChoice& choice, const PlacementShape& shape, const Cluster& cluster) {
   const ReplicaPlanning planning = choice.planning();
   if (!planning.gathers_counts) return planning.time;
@@ -166,8 +166,8 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   RETURN_IF_ERROR(CheckMigration(experiment.rebalance(), platform));
   RETURN_IF_ERROR(CheckElastic(experiment.elastic(), parts->shape, platform));
   ASSIGN_OR_RETURN(const BytesPerSecond memory_bandwidth, ParseHardwareBandwidth(platform.gpu().memory_bandwidth()));
-  parts->copy_rate = BytesPerSecond(std::llround(static_cast<double>(memory_bandwidth.count()) *
-                                                 experiment.costs().roofline().memory_efficiency()));
+  parts->copy_rate = BytesPerSecond(
+      std::llround(static_cast<double>(memory_bandwidth.count()) * experiment.costs().roofline().memory_efficiency()));
   RETURN_IF_ERROR(CheckSchedule(experiment.schedule(), *parts->communication, resolved.model(), platform.gpu()));
   RETURN_IF_ERROR(CheckBackend(resolved, *parts->communication, &parts->notes));
   ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));

@@ -27,16 +27,15 @@ Json EventJson(const RebalanceRecord& record) {
   event["layers_changed"] = record.layers;
   event["slots_moved"] = record.slots;
   for (int way = 0; way < kMoveWays; ++way) event["bytes"][kWays[way]] = record.bytes[way];
-  event["in_force_after_us"] =
-      record.settled.has_value() ? Json(Microseconds(*record.settled - record.time)) : Json();
+  event["in_force_after_us"] = record.settled.has_value() ? Json(Microseconds(*record.settled - record.time)) : Json();
   return event;
 }
 
 }  // namespace
 
 std::string RebalanceModeName(const RebalanceConfig& config) {
-  const auto* const field = config.GetReflection()->GetOneofFieldDescriptor(
-      config, RebalanceConfig::descriptor()->FindOneofByName("mode"));
+  const auto* const field =
+      config.GetReflection()->GetOneofFieldDescriptor(config, RebalanceConfig::descriptor()->FindOneofByName("mode"));
   return field == nullptr ? "none" : field->name();
 }
 
@@ -70,7 +69,8 @@ Json RebalancesJson(const RebalanceConfig& config, const std::deque<RebalanceRec
 std::string RebalancesText(const Json& rebalances) {
   if (rebalances.is_null()) return "";
   std::string text = absl::StrFormat(
-      "  rebalances        %s: %d carried out, %d skipped; serving stood still for %.1f ms, planning took %.1f ms of CPU\n",
+      "  rebalances        %s: %d carried out, %d skipped; serving stood still for %.1f ms, planning took %.1f ms of "
+      "CPU\n",
       rebalances["mode"].get<std::string>(), rebalances["carried_out"].get<int64_t>(),
       rebalances["skipped"].get<int64_t>(), rebalances["stall_us"].get<double>() / 1000,
       rebalances["planning_us"].get<double>() / 1000);

@@ -89,6 +89,7 @@ absl::Status ReplayRun::Prepare(Placement placement) {
   }
   routing_.emplace(std::move(placement), parts_->replica_choice.get(), experiment().seed(),
                    parts_->communication->detail());
+  RETURN_IF_ERROR(parts_->replica_choice->status());
   ForwardContext context{.model = &resolved_.model(),
                          .cluster = &parts_->cluster,
                          .costs = parts_->costs.get(),
@@ -107,17 +108,17 @@ absl::Status ReplayRun::Prepare(Placement placement) {
     context.observers.push_back(&*timeline_);
   }
   if (step_routing_ != nullptr) context.observers.push_back(&routing_gain_);
-  simulation_.emplace(context, &*routing_,
-                      RebalanceSetup{.config = experiment().rebalance(),
-                                     .policy = parts_->placement_policy.get(),
-                                     .cost_view = &cost_view_,
-                                     .expert_bytes = ExpertBytes(
-                                         resolved_.model(), experiment().costs().precision().expert_weights()),
-                                     .copy_rate = parts_->copy_rate,
-                                     .random = &rebalance_random_,
-                                     .elastic = experiment().elastic(),
-                                     .profiler = profiler_.has_value() ? &*profiler_ : nullptr},
-                      step_routing_.get());
+  simulation_.emplace(
+      context, &*routing_,
+      RebalanceSetup{.config = experiment().rebalance(),
+                     .policy = parts_->placement_policy.get(),
+                     .cost_view = &cost_view_,
+                     .expert_bytes = ExpertBytes(resolved_.model(), experiment().costs().precision().expert_weights()),
+                     .copy_rate = parts_->copy_rate,
+                     .random = &rebalance_random_,
+                     .elastic = experiment().elastic(),
+                     .profiler = profiler_.has_value() ? &*profiler_ : nullptr},
+      step_routing_.get());
   return absl::OkStatus();
 }
 
@@ -125,8 +126,7 @@ std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const R
   std::vector<std::string> notes = replayed.notes;
   notes.insert(notes.end(), parts_->notes.begin(), parts_->notes.end());
   if (facts.expert_bytes_per_gpu + facts.footprint.buffers + facts.routing_matrix > facts.gpu_memory) {
-    notes.push_back(
-        "does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
+    notes.push_back("does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
   }
   for (std::string& note : parts_->communication->notes()) notes.push_back(std::move(note));
   if (seen_steps_ == 0 && !replayed.trace_path.empty() && GoesByLoad(experiment().placement())) {
@@ -153,6 +153,7 @@ std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const R
 }
 
 absl::StatusOr<RunReport> ReplayRun::Report(const ReplayedSteps& replayed) {
+  RETURN_IF_ERROR(parts_->replica_choice->status());
   if (timeline_.has_value()) timeline_->Close();
   const ModelSpec& model = resolved_.model();
   RunFacts facts{.placement = is_bound_ ? "perfect_balance" : PlacementName(experiment().placement()),
@@ -174,9 +175,8 @@ absl::StatusOr<RunReport> ReplayRun::Report(const ReplayedSteps& replayed) {
                  .aggregate_balancedness = aggregate_.Balancedness(),
                  .communication = strategies_.Text(),
                  .footprint = strategies_.footprint(),
-                 .expert_bytes_per_gpu =
-                     ExpertBytes(model, experiment().costs().precision().expert_weights()) *
-                     shape().slots_per_rank() * shape().layers,
+                 .expert_bytes_per_gpu = ExpertBytes(model, experiment().costs().precision().expert_weights()) *
+                                         shape().slots_per_rank() * shape().layers,
                  .gpu_memory = *ParseBytes(resolved_.manifest.platform().gpu().memory()),
                  .precision = PrintPrecision(experiment().costs().precision()),
                  .rebalancing = RebalancesJson(experiment().rebalance(), simulation_->rebalances()),

@@ -1,5 +1,5 @@
-// One alternative of a replay: its parts, what watches them, and its report.  Alternatives that replay the same steps run
-// side by side (run.h).
+// One alternative of a replay: its parts, what watches them, and its report.  Alternatives that replay the same steps
+// run side by side (run.h).
 #pragma once
 
 #include <memory>

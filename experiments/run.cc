@@ -146,6 +146,7 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
     if (absl::IsFailedPrecondition(status)) return InFile(first.manifest.inputs(0).path(), status);
     if (absl::IsDataLoss(status)) return InFile(first.trace_path, status);
     RETURN_IF_ERROR(status);
+    RETURN_IF_ERROR(parts->replica_choice->status());
   }
   std::vector<RunReport> reports;
   for (const auto& run : runs) {

@@ -20,7 +20,8 @@ struct RunOptions {
   std::string progress_label = "replay";
 };
 
-// Without a trace, an estimate (analytic_run.h).  Files appear in `out` only when the run has succeeded: manifest.txtpb, summary.json, steps.csv, timeline.json.
+// Without a trace, an estimate (analytic_run.h).  Files appear in `out` only when the run has succeeded:
+// manifest.txtpb, summary.json, steps.csv, timeline.json.
 absl::StatusOr<RunReport> Run(const ResolvedExperiment& resolved, const RunOptions& options);
 
 // One of several runs whose reports belong together.

@@ -82,6 +82,27 @@ absl::Status CheckTraceFitsModel(const TraceReader& trace, const ModelSpec& mode
   return absl::OkStatus();
 }
 
+// The bytes of a policy's library decide the answer, too.
+absl::Status AddLibrary(const Plugin& plugin, const char* field, Manifest* manifest) {
+  const std::string& path = plugin.library();
+  if (path.empty()) return absl::OkStatus();  // Refused where it is loaded.
+  std::error_code error;
+  if (fs::exists(path, error) && !fs::is_regular_file(path, error)) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ".plugin.library: ", path, ": not a file"));
+  }
+  for (const Manifest::Input& input : manifest->inputs()) {
+    if (input.path() == path) return absl::OkStatus();
+  }
+  const absl::StatusOr<std::string> bytes = ReadFile(path);
+  if (!bytes.ok()) {
+    return absl::Status(bytes.status().code(), absl::StrCat(field, ".plugin.library: ", bytes.status().message()));
+  }
+  Manifest::Input* input = manifest->add_inputs();
+  input->set_path(path);
+  input->set_xxh3(HexHash(*bytes));
+  return absl::OkStatus();
+}
+
 // `granularity`: of the trace, unknown without one.
 absl::Status FillDefaults(const std::string& place, Granularity granularity, Experiment* experiment) {
   const auto error = [&](const auto&... parts) {
@@ -200,6 +221,21 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
   std::unique_ptr<TraceReader> trace;
   if (!resolved.trace_path.empty()) {
     ASSIGN_OR_RETURN(trace, TraceReader::Open(resolved.trace_path));
+  }
+  if (experiment->placement().has_plugin()) {
+    Plugin* plugin = experiment->mutable_placement()->mutable_plugin();
+    plugin->set_library(located(plugin->library(), as_written.placement().plugin().library(), false));
+    RETURN_IF_ERROR(AddLibrary(*plugin, "placement", &manifest));
+  }
+  if (experiment->replica_choice().has_plugin()) {
+    Plugin* plugin = experiment->mutable_replica_choice()->mutable_plugin();
+    plugin->set_library(located(plugin->library(), as_written.replica_choice().plugin().library(), false));
+    RETURN_IF_ERROR(AddLibrary(*plugin, "replica_choice", &manifest));
+  }
+  if (experiment->routing().has_plugin()) {
+    Plugin* plugin = experiment->mutable_routing()->mutable_plugin();
+    plugin->set_library(located(plugin->library(), as_written.routing().plugin().library(), false));
+    RETURN_IF_ERROR(AddLibrary(*plugin, "routing", &manifest));
   }
   RETURN_IF_ERROR(FillDefaults(file, trace ? trace->header().granularity() : GRANULARITY_UNKNOWN, experiment));
   if (experiment->model().empty()) {

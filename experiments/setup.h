@@ -23,7 +23,9 @@ struct ExperimentRequest {
 
 // The experiment as the simulation will see it: overrides applied, defaults filled in, names resolved.
 struct ResolvedExperiment {
-  Manifest manifest;       // inputs: the experiment file; the trace is added by the run.
+  // inputs: the experiment file and libraries of plug-ins, whose paths are usable from the current folder; the trace is
+  // added by the run.
+  Manifest manifest;
   std::string trace_path;  // Usable from the current folder; empty where none is named.
 
   const Experiment& experiment() const { return manifest.experiment(); }

@@ -26,7 +26,7 @@ struct RunFacts {
   CommunicationFootprint footprint;
   Bytes expert_bytes_per_gpu, gpu_memory;
   std::string precision;
-  nlohmann::ordered_json rebalancing;  // rebalance_report.h
+  nlohmann::ordered_json rebalancing;        // rebalance_report.h
   nlohmann::ordered_json routing = nullptr;  // As RoutingJson(); null where tokens go where the trace says.
   Bytes routing_matrix = Bytes();            // Of the policy's kernel, a GPU.
   std::vector<std::string> notes;            // What the reader must know to judge the figures.

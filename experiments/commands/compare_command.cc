@@ -124,8 +124,7 @@ absl::StatusOr<std::vector<Case>> WithAlternatives(const ExperimentRequest& requ
   std::vector<Case> all;
   for (const Case& base : cases) {
     for (const Alternative& alternative : alternatives) {
-      const std::string name =
-          alternative.name().empty() ? absl::StrJoin(alternative.set(), " ") : alternative.name();
+      const std::string name = alternative.name().empty() ? absl::StrJoin(alternative.set(), " ") : alternative.name();
       Case copy = base;
       absl::StrAppend(&copy.name, copy.name.empty() ? "" : ", ", name);
       for (const std::string& assignment : alternative.set()) {

@@ -107,8 +107,8 @@ absl::StatusOr<Load> ReadLoad(const std::string& path) {
   } else {
     const Json& rows = json["rows"];
     if (!rows.is_array() || rows.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": rows: expected [[[weight of each expert] per layer] per row], not ", JsonExcerpt(rows)));
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ": rows: expected [[[weight of each expert] per layer] per row], not ", JsonExcerpt(rows)));
     }
     for (const Json& row : rows) {
       const std::string place = absl::StrCat(path, ": rows: row ", load.rows++);
@@ -149,8 +149,8 @@ absl::StatusOr<Placement> ReadPlacement(const std::string& path, const Placement
   const Json &phy2log = json["phy2log"], &log2phy = json["log2phy"];
   for (const auto& [name, layers] : {std::pair("phy2log", &phy2log), {"log2phy", &log2phy}}) {
     if (!layers->is_array() || layers->size() != static_cast<size_t>(shape.layers)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": ", name, ": expected ", shape.layers, " layers as in --load, not ", JsonExcerpt(*layers)));
+      return absl::InvalidArgumentError(absl::StrCat(path, ": ", name, ": expected ", shape.layers,
+                                                     " layers as in --load, not ", JsonExcerpt(*layers)));
     }
   }
   std::vector<LogicalExpert> experts_of_slots;

@@ -71,6 +71,7 @@ absl::StatusOr<const StepBatch*> BatchRouting::Apply(const StepBatch& captured, 
     }
   });
   for (const absl::Status& status : status_) RETURN_IF_ERROR(status);
+  RETURN_IF_ERROR(policy_->status());
   policy_->EndStep(go_by_load_ ? absl::MakeConstSpan(load_) : absl::Span<const int32_t>());
   for (size_t i = 0; i < past_load_.size(); ++i) past_load_[i] += load_[i];
   return any_ ? &routed_ : &captured;

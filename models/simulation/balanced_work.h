@@ -1,5 +1,5 @@
-// The least that a step could ask of the ranks: the bound that no placement, replica choice or routing of those compared
-// can beat.
+// The least that a step could ask of the ranks: the bound that no placement, replica choice or routing of those
+// compared can beat.
 #pragma once
 
 #include <vector>
@@ -20,8 +20,8 @@ struct ComparedWork {
 };
 
 // Fills in one MoE layer of `work`, cut as those of `compared` are.  Every rank has the mean of the experts' work: the
-// fewest active experts and pairs of any alternative, at no less than CostModel::LeastExperts.  Every pair of ranks of a
-// node, and every pair of ranks of different nodes, has the mean of the copies between such: the fewest of any
+// fewest active experts and pairs of any alternative, at no less than CostModel::LeastExperts.  Every pair of ranks of
+// a node, and every pair of ranks of different nodes, has the mean of the copies between such: the fewest of any
 // alternative, rounded down.  A byte less here and a pair less there may come from different alternatives, so that the
 // bound may be out of reach for all.
 void BalanceLayer(absl::Span<const ComparedWork> compared, const CostModel& costs, const ExpertCostScale* scale,

@@ -19,9 +19,10 @@ void ProfileLayer(const CostModel& costs, const ExpertCostScale* scale, const Pl
     scale->Gather(layer, experts, absl::MakeSpan(scale_of_slot));
   }
   for (size_t first = 0; first < tokens_per_slot.size(); first += of_rank) {
-    AddSlotTimes(costs, tokens_per_slot.subspan(first, of_rank),
-                 scale == nullptr ? absl::Span<const double>() : absl::MakeConstSpan(scale_of_slot).subspan(first, of_rank),
-                 absl::MakeSpan(picoseconds).subspan(first, of_rank));
+    AddSlotTimes(
+        costs, tokens_per_slot.subspan(first, of_rank),
+        scale == nullptr ? absl::Span<const double>() : absl::MakeConstSpan(scale_of_slot).subspan(first, of_rank),
+        absl::MakeSpan(picoseconds).subspan(first, of_rank));
   }
   profiler->RecordSlots(layer, experts, tokens_per_slot, picoseconds);
 }

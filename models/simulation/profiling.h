@@ -9,8 +9,8 @@
 
 namespace epsim {
 
-// Records one layer: tokens of each slot [slots], which hold the experts of `placement`.  Each rank's time is shared out
-// to its slots (models/costs/slot_times.h), as a GPU of the specified speed takes it.  `scale` null: all 1.
+// Records one layer: tokens of each slot [slots], which hold the experts of `placement`.  Each rank's time is shared
+// out to its slots (models/costs/slot_times.h), as a GPU of the specified speed takes it.  `scale` null: all 1.
 // REQUIRES: the profiler's step begun last is profiled.
 void ProfileLayer(const CostModel& costs, const ExpertCostScale* scale, const Placement& placement, Layer layer,
                   absl::Span<const int32_t> tokens_per_slot, ExpertProfiler* profiler);

@@ -41,8 +41,10 @@ Rebalancer::Rebalancer(RebalanceSetup setup, const ForwardContext& context, Plac
   for (const Failure& failure : setup_.elastic.failures()) {
     Change change{.at = ParseDuration(failure.at()).value(), .ranks = {}, .fails = true, .text = {}};
     const int of_node = shape_.ranks / shape_.nodes;
-    const int first = failure.has_node() ? static_cast<int>(failure.node()) * of_node : static_cast<int>(failure.rank());
-    for (int rank = first; rank < first + (failure.has_node() ? of_node : 1); ++rank) change.ranks.push_back(Rank(rank));
+    const int first =
+        failure.has_node() ? static_cast<int>(failure.node()) * of_node : static_cast<int>(failure.rank());
+    for (int rank = first; rank < first + (failure.has_node() ? of_node : 1); ++rank)
+      change.ranks.push_back(Rank(rank));
     const std::string what = failure.has_node() ? absl::StrCat("node ", failure.node()) : absl::StrCat("rank ", first);
     change.text = absl::StrCat(what, " failed");
     changes_.push_back(change);
@@ -117,9 +119,8 @@ std::shared_ptr<Rebalancer::Transfer> Rebalancer::NewTransfer(absl::Span<const L
   transfer->record = record;
   std::vector<int32_t> sent(shape_.ranks);
   for (Layer layer : layers) {
-    const std::vector<SlotMove> moves = FindSlotMoves(routing_->placement(), next, layer,
-                                                      config.source() == MigrationConfig::HOST, absl::MakeSpan(sent),
-                                                      away());
+    const std::vector<SlotMove> moves = FindSlotMoves(
+        routing_->placement(), next, layer, config.source() == MigrationConfig::HOST, absl::MakeSpan(sent), away());
     AddMoves(moves, shape_, setup_.expert_bytes, config.buffered(), &transfer->migration);
     transfer->layers.push_back(layer);
     if (!moves.empty()) ++record->layers;

@@ -31,16 +31,16 @@ namespace epsim {
 struct RebalanceRecord {
   int64_t step = 0;  // Before which it was due; under `online`, in which its layers were planned.
   SimTime time;
-  std::string reason;                      // "1000 steps since the last plan".
-  std::string skipped;                     // Why it was not carried out; empty: it was.
-  int layers = 0;                          // That changed.
-  int64_t slots = 0;                       // That got another expert.
-  std::array<int64_t, kMoveWays> bytes{};  // By MoveWay.
-  Duration planning{};                     // On the CPU.
-  Duration stall{};                        // That serving stood still for: planning, transfers, copies, late weights.
-  std::optional<SimTime> settled;          // When all of it was in force; none: the run ended before.
-  bool membership = false;                 // Because ranks failed or returned.
-  double tokens_per_s_before = 0;          // Of the kSpeedSteps steps before, in that case,
+  std::string reason;                        // "1000 steps since the last plan".
+  std::string skipped;                       // Why it was not carried out; empty: it was.
+  int layers = 0;                            // That changed.
+  int64_t slots = 0;                         // That got another expert.
+  std::array<int64_t, kMoveWays> bytes{};    // By MoveWay.
+  Duration planning{};                       // On the CPU.
+  Duration stall{};                          // That serving stood still for: planning, transfers, copies, late weights.
+  std::optional<SimTime> settled;            // When all of it was in force; none: the run ended before.
+  bool membership = false;                   // Because ranks failed or returned.
+  double tokens_per_s_before = 0;            // Of the kSpeedSteps steps before, in that case,
   std::optional<double> tokens_per_s_after;  // and of those after.
   static constexpr int kSpeedSteps = 20;
 };
@@ -49,10 +49,10 @@ struct RebalanceSetup {
   RebalanceConfig config;  // Complete (rebalance_config.h).
   PlacementPolicy* policy = nullptr;
   const CostView* cost_view = nullptr;
-  Bytes expert_bytes{};            // Weights of one expert in one layer, with scales.
-  BytesPerSecond copy_rate{1};     // Of a GPU's memory.
-  RandomStream* random = nullptr;  // The policy's.
-  ElasticConfig elastic;           // Complete.
+  Bytes expert_bytes{};                // Weights of one expert in one layer, with scales.
+  BytesPerSecond copy_rate{1};         // Of a GPU's memory.
+  RandomStream* random = nullptr;      // The policy's.
+  ElasticConfig elastic;               // Complete.
   ExpertProfiler* profiler = nullptr;  // Null: nothing is profiled.
 };
 
@@ -159,13 +159,13 @@ class Rebalancer {
   std::vector<Change> changes_;  // That are still to come, the first last.
   std::optional<SimTime> begin_;
   const Duration detection_;
-  std::vector<char> away_;     // [ranks]
-  std::vector<Rank> failed_;   // The same, as a list.
+  std::vector<char> away_;    // [ranks]
+  std::vector<Rank> failed_;  // The same, as a list.
   struct Speed {
     double tokens = 0;
     Duration time{};
   };
-  std::deque<Speed> speeds_;           // Of the last steps.
+  std::deque<Speed> speeds_;               // Of the last steps.
   RebalanceRecord* recovering_ = nullptr;  // Its steps after are still being counted.
   int64_t recovered_steps_ = 0;
 };

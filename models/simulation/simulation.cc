@@ -150,13 +150,12 @@ absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, co
     }
   }
   if (rebalancer_ != nullptr) rebalancer_->StepEnded(batch.tokens, context_.queue->now() - start);
-  const StepRecord record{
-      .start = start,
-      .finish = context_.queue->now(),
-      .batch = &batch,
-      .layers = layers,
-      .expert_time = expert_time_,
-      .routing = policy_ == nullptr ? absl::Span<const LayerRouting>() : policy_->layers()};
+  const StepRecord record{.start = start,
+                          .finish = context_.queue->now(),
+                          .batch = &batch,
+                          .layers = layers,
+                          .expert_time = expert_time_,
+                          .routing = policy_ == nullptr ? absl::Span<const LayerRouting>() : policy_->layers()};
   for (Observer* observer : context_.observers) observer->OnStepEnd(record);
   return absl::OkStatus();
 }

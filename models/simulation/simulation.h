@@ -35,8 +35,8 @@ struct SimulationOptions {
 class Simulation : private Observer {
  public:
   // Everything pointed at, and in `context`, outlives the simulation.  `routing` has the detail that the communication
-  // strategy asks for.  Without a mode in `rebalance`, the placement stays as it is.  `policy` null: tokens go where the
-  // trace says.
+  // strategy asks for.  Without a mode in `rebalance`, the placement stays as it is.  `policy` null: tokens go where
+  // the trace says.
   Simulation(const ForwardContext& context, PlacedRouting* routing, RebalanceSetup rebalance = {},
              StepRouting* policy = nullptr);
   ~Simulation() override;
@@ -65,9 +65,9 @@ class Simulation : private Observer {
   ProgramStore programs_;
   ForwardPass pass_;
   std::vector<const Simulation*> bound_of_;
-  ExpertProfiler* profiler_ = nullptr;  // Null: nothing is profiled.
+  ExpertProfiler* profiler_ = nullptr;      // Null: nothing is profiled.
   std::unique_ptr<Rebalancer> rebalancer_;  // Null: the placement stays.
-  StepBatch survivor_batch_;  // While ranks are away.
+  StepBatch survivor_batch_;                // While ranks are away.
   StepWork work_;
   std::vector<RoutedLayer> whole_;     // Where a layer has several pieces.
   std::vector<Duration> expert_time_;  // [MoE layers, ranks]

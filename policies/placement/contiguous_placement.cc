@@ -27,9 +27,7 @@ class ContiguousPlacementPolicy : public PlacementPolicy {
 
 }  // namespace
 
-Placement PlaceContiguously(const PlacementShape& shape) {
-  return *ContiguousPlacementPolicy(shape).Place({});
-}
+Placement PlaceContiguously(const PlacementShape& shape) { return *ContiguousPlacementPolicy(shape).Place({}); }
 
 std::unique_ptr<PlacementPolicy> NewContiguousPlacement(const PlacementShape& shape) {
   return std::make_unique<ContiguousPlacementPolicy>(shape);

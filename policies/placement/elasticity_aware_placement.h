@@ -1,6 +1,7 @@
 // SGLang's elasticity_aware: EPLB's global policy on the ranks that are there.  Source: sglang
-// eplb_algorithms/elasticity_aware.py (8db677ee), whose hierarchical variant is never chosen (eplb_algorithms/__init__.py,
-// 046f88cb).  That every other policy, too, places on the survivors alone is survivors_placement.h.
+// eplb_algorithms/elasticity_aware.py (8db677ee), whose hierarchical variant is never chosen
+// (eplb_algorithms/__init__.py, 046f88cb).  That every other policy, too, places on the survivors alone is
+// survivors_placement.h.
 #pragma once
 
 #include <memory>

@@ -32,9 +32,8 @@ class Placement {
  public:
   Placement() = default;
   // `experts_of_slots` [layers, slots], kNoExpert where a slot holds none; `replica_order`, if not empty, gives each
-  // slot's rank among the replicas of its expert [layers, slots] (EPLB's order of creation; of no meaning where there is
-  // none), else replicas are in ascending slot order.
-  // REQUIRES: every expert has at least one slot in every layer.
+  // slot's rank among the replicas of its expert [layers, slots] (EPLB's order of creation; of no meaning where there
+  // is none), else replicas are in ascending slot order. REQUIRES: every expert has at least one slot in every layer.
   Placement(const PlacementShape& shape, std::vector<LogicalExpert> experts_of_slots,
             absl::Span<const int32_t> replica_order = {});
 

@@ -12,13 +12,14 @@
 #include "policies/placement/elasticity_aware_placement.h"
 #include "policies/placement/eplb_placement.h"
 #include "policies/placement/eplb_vec_placement.h"
+#include "policies/placement/flashlb_placement.h"
 #include "policies/placement/random_placement.h"
 #include "policies/placement/round_robin_placement.h"
-#include "policies/placement/trtllm_placement.h"
-#include "policies/placement/vllm_placement.h"
-#include "policies/placement/flashlb_placement.h"
 #include "policies/placement/survivors_placement.h"
 #include "policies/placement/swift_placement.h"
+#include "policies/placement/trtllm_placement.h"
+#include "policies/placement/vllm_placement.h"
+#include "policies/plugin/plugin_placement.h"
 
 namespace epsim {
 namespace {
@@ -57,6 +58,8 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewFlashlbPlacement(config.flashlb(), shape);
     case PlacementPolicyConfig::kElasticityAware:
       return NewElasticityAwarePlacement(shape);
+    case PlacementPolicyConfig::kPlugin:
+      return NewPluginPlacement(config.plugin(), shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -127,13 +130,14 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
     case PlacementPolicyConfig::kTrtllm:
     case PlacementPolicyConfig::kSwift:
     case PlacementPolicyConfig::kFlashlb:
+    case PlacementPolicyConfig::kPlugin:
       return true;
   }
   EPSIM_CHECK(false);
 }
 
 bool GoesByProfile(const PlacementPolicyConfig& config) {
-  return config.has_compute_aware() || config.has_compute_aware_hierarchical();
+  return config.has_compute_aware() || config.has_compute_aware_hierarchical() || config.has_plugin();
 }
 
 absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPlacementPolicy(const PlacementPolicyConfig& config,

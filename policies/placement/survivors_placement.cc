@@ -100,7 +100,8 @@ absl::StatusOr<PlacementShape> SurvivorShape(const PlacementShape& shape, absl::
   small.slots = small.ranks * shape.slots_per_rank();
   if (small.slots < shape.experts) {
     const std::string would_do =
-        small.ranks == 0 ? "" : absl::StrCat("; ", (shape.experts + small.ranks - 1) / small.ranks, " a rank would fit");
+        small.ranks == 0 ? ""
+                         : absl::StrCat("; ", (shape.experts + small.ranks - 1) / small.ranks, " a rank would fit");
     return absl::InvalidArgumentError(absl::StrCat("with ", failed.size(), " of ", shape.ranks, " ranks failed, ",
                                                    small.slots, " slots are left for ", shape.experts, " experts, ",
                                                    shape.slots_per_rank(), " a rank", would_do));

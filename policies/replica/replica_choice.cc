@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "engine/unit_text.h"
+#include "policies/plugin/plugin_replica_choice.h"
 #include "policies/replica/dynamic_replica_choice.h"
 #include "policies/replica/least_loaded_replica_choice.h"
 #include "policies/replica/lp_replica_choice.h"
@@ -42,6 +43,7 @@ ReplicaChoiceConfig CompleteReplicaChoiceConfig(const ReplicaChoiceConfig& confi
   switch (config.choice_case()) {
     case ReplicaChoiceConfig::kStaticNearest:
     case ReplicaChoiceConfig::kDynamic:
+    case ReplicaChoiceConfig::kPlugin:
       break;
     case ReplicaChoiceConfig::kRoundRobin:
       if (!config.round_robin().has_offset_by_ep_rank()) complete.mutable_round_robin()->set_offset_by_ep_rank(true);
@@ -79,6 +81,8 @@ absl::StatusOr<std::unique_ptr<ReplicaChoice>> NewReplicaChoice(const ReplicaCho
       ASSIGN_OR_RETURN(const Duration time, PlanningTime("lp", complete.lp().planning_time()));
       return NewLpReplicaChoice(time);
     }
+    case ReplicaChoiceConfig::kPlugin:
+      return NewPluginReplicaChoice(complete.plugin());
     case ReplicaChoiceConfig::CHOICE_NOT_SET:
       break;
   }

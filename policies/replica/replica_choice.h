@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/random_stream.h"
@@ -35,6 +36,9 @@ class ReplicaChoice {
 
   // Nothing where the choice is a look-up or a few instructions of kernels that are there in any case.
   virtual ReplicaPlanning planning() const { return {}; }
+  // The first failure of a choice that can fail, a plug-in; since then it takes first replicas.  To be asked before what
+  // it has chosen is believed.
+  virtual absl::Status status() const { return absl::OkStatus(); }
 };
 
 // A fixed choice: the slot that tokens of each source rank use for each expert.

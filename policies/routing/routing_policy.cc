@@ -7,6 +7,7 @@
 #include "engine/check.h"
 #include "engine/status_macros.h"
 #include "engine/unit_text.h"
+#include "policies/plugin/plugin_routing.h"
 #include "policies/routing/adaptive_routing.h"
 #include "policies/routing/expert_choice.h"
 #include "policies/routing/token_choice.h"
@@ -51,6 +52,7 @@ bool ChangesRouting(const RoutingPolicyConfig& config) {
       return false;
     case RoutingPolicyConfig::kExpertChoice:
     case RoutingPolicyConfig::kAdaptive:
+    case RoutingPolicyConfig::kPlugin:
       return true;
   }
   EPSIM_CHECK(false);
@@ -63,6 +65,7 @@ bool GoesByRouterLoad(const RoutingPolicyConfig& config) {
     case RoutingPolicyConfig::POLICY_NOT_SET:
       return false;
     case RoutingPolicyConfig::kAdaptive:
+    case RoutingPolicyConfig::kPlugin:
       return true;
   }
   EPSIM_CHECK(false);
@@ -81,6 +84,7 @@ absl::StatusOr<RoutingPolicyConfig> CompleteRoutingConfig(const RoutingPolicyCon
       complete.mutable_token_choice();
       break;
     case RoutingPolicyConfig::kTokenChoice:
+    case RoutingPolicyConfig::kPlugin:
       break;
     case RoutingPolicyConfig::kExpertChoice:
       RETURN_IF_ERROR(CompleteExpertChoice("routing.expert_choice", complete.mutable_expert_choice()));
@@ -109,6 +113,8 @@ absl::StatusOr<std::unique_ptr<RoutingPolicy>> NewRoutingPolicy(const RoutingPol
       return NewExpertChoice(complete.expert_choice(), shape);
     case RoutingPolicyConfig::kAdaptive:
       return NewAdaptiveRouting(complete.adaptive(), shape);
+    case RoutingPolicyConfig::kPlugin:
+      return NewPluginRouting(complete.plugin(), shape);
     case RoutingPolicyConfig::POLICY_NOT_SET:
       break;
   }

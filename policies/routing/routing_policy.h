@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/ids.h"
@@ -49,6 +50,9 @@ class RoutingPolicy {
   // The step has ended.  `load` [layers, experts]: the tokens that the router itself sent to each expert; empty unless
   // the policy goes by it (GoesByRouterLoad).
   virtual void EndStep(absl::Span<const int32_t> load) = 0;
+  // The first failure of a policy that can fail, a plug-in; since then tokens may go where the router sent them.  To be
+  // asked in every step before what it has routed is believed.
+  virtual absl::Status status() const { return absl::OkStatus(); }
 };
 
 // Whether a policy may route tokens anew at all; what does not costs nothing.

@@ -111,7 +111,7 @@ TEST_F(CommandLine, CheckPrintsTheEffectiveConfiguration) {
 }
 
 TEST_F(CommandLine, ListComesFromTheSchemaAndTheCatalogues) {
-  EXPECT_THAT(Epsim("list policies").out, MatchesRegex("contiguous +[^\n]+\neplb +[^\n]+\n(.|\n)*compute_aware_hierarchical(.|\n)*"));
+  EXPECT_THAT(Epsim("list policies").out, MatchesRegex("contiguous +[^\n]+\neplb +[^\n]+\n([a-z_]+ +[^\n]+\n)*"));
   EXPECT_THAT(Epsim("list models").out, HasSubstr("deepseek-v3"));
   const auto json = nlohmann::json::parse(Epsim("list --json").out);
   for (const auto& [subject, entries] : json.items()) {
@@ -152,6 +152,40 @@ TEST_F(CommandLine, BadInputIsOneLineAndExitCode2) {
   WriteFile("bad.txtpb", "ranks: 8\nplatfrom: \"h100-sxm\"\n");
   ExpectBadInput("run " + P("bad.txtpb") + " --out " + P("out"), "bad.txtpb:2:9");
   ExpectBadInput("trace info " + P("bad.txtpb"), "bad.txtpb");
+}
+
+// A library that is none, or that answers wrongly in the middle of a run.
+TEST_F(CommandLine, AFaultyPluginIsOneLineAndLeavesNothing) {
+  const std::string run = "run " + experiment_ + " --out " + P("out") + " --set placement.policy=plugin ";
+  const auto with = [&](const std::string& library, const std::string& options) {
+    return run + "--set placement.plugin.library=" + library + " --set 'placement.plugin.options=" + options + "'";
+  };
+  ExpectBadInput(run, "small.experiment: plugin: library: none named");
+  ExpectBadInput(with(P("absent.so"), ""),
+                 "placement.plugin.library: " + P("absent.so") + ": cannot open: No such file");
+  ExpectBadInput(with(folder_.string(), ""), folder_.string() + ": not a file");
+  ExpectBadInput(with(P("model.txtpb"), ""), "plugin " + P("model.txtpb") + ": cannot be loaded: invalid ELF header");
+  const std::string faulty = EPSIM_PLUGINS "/libfaulty_plugin.so";
+  ExpectBadInput(with(faulty, "create: fails"), faulty + ": placement: options: \"create: fails\" is no fault");
+  ExpectBadInput(with(faulty, "place: fails"), faulty + ": placement: the moon is full");
+  ExpectBadInput(with(faulty, "place: too large"),
+                 faulty + ": placement: layer 1, slot 1: expert 16 is none of 0 to 15");
+  EXPECT_EQ(Epsim(with(faulty, "")).exit_code, 0);
+  std::filesystem::remove_all(folder_ / "out");
+  const std::string choice = "run " + experiment_ + " --out " + P("out") + " --set replica_choice.choice=plugin ";
+  ExpectBadInput(choice, "small.experiment: plugin: library: none named");
+  ExpectBadInput(choice + "--set replica_choice.plugin.library=" + P("absent.so"),
+                 "replica_choice.plugin.library: " + P("absent.so") + ": cannot open: No such file");
+  ExpectBadInput(choice + "--set replica_choice.plugin.library=" + faulty +
+                     " --set 'replica_choice.plugin.options=choose: too large'",
+                 faulty + ": replica choice: layer 0, source rank 7, expert 1: slot 16 is none of 0 to 15");
+  const std::string routing = "run " + experiment_ + " --out " + P("out") + " --set routing.reconstruct=RANK_PRIOR ";
+  ExpectBadInput(routing + "--set routing.policy=plugin", "plugin: library: none named");
+  ExpectBadInput(routing + "--set routing.plugin.library=" + P("absent.so"),
+                 "routing.plugin.library: " + P("absent.so") + ": cannot open: No such file");
+  ExpectBadInput(
+      routing + "--set routing.plugin.library=" + faulty + " --set 'routing.plugin.options=route: too large'",
+      faulty + ": routing: step 0, layer 0, token 3 of its rank: expert 16 is none of 0 to 15");
 }
 
 TEST_F(CommandLine, AWrongFlagIsExitCode2) {

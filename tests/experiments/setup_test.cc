@@ -9,6 +9,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 
 class SetupTest : public SmallRun {
  protected:
@@ -65,6 +66,29 @@ TEST_F(SetupTest, ExpertCostScalesFitTheModel) {
       Run({"costs.expert_cost_scale.scale=[1, 2]"}).status().message(),
       HasSubstr("small.experiment: expert_cost_scale.scale: 2 numbers for a model of 2 MoE layers of 16 experts; "
                 "16 would do, for all layers, or 32"));
+}
+
+// A library lies beside the experiment that names it; what is in it is an input of the run.
+TEST_F(SetupTest, APluginIsLocatedAndItsBytesAreRecorded) {
+  WriteFile("libmine.so", "some bytes");
+  const std::string path = WriteFile("mine.experiment", R"(trace: "small.eptrace" model: "model.txtpb"
+    platform: "h100-sxm" ranks: 8 placement { plugin { library: "libmine.so" options: "a = 1" } })");
+  const auto library = [&](std::vector<std::string> set) {
+    const auto resolved = ResolveExperiment({.path = path, .trace = {}, .set = std::move(set), .seed = {}});
+    if (!resolved.ok()) return std::string(resolved.status().message());
+    const Plugin& plugin = resolved->experiment().placement().plugin();
+    EXPECT_EQ(plugin.options(), "a = 1");
+    EXPECT_EQ(resolved->experiment().redundant_slots_per_rank(), 1u);
+    EXPECT_EQ(resolved->manifest.inputs(1).path(), plugin.library());
+    return plugin.library() + " " + resolved->manifest.inputs(1).xxh3();
+  };
+  const std::string bytes = library({});
+  EXPECT_THAT(bytes, MatchesRegex((folder_ / "libmine.so").string() + " [0-9a-f]{16}"));
+  WriteFile("libmine.so", "other bytes");
+  EXPECT_NE(library({}), bytes);
+  // One that an override names lies in the current folder.
+  EXPECT_THAT(library({"placement.plugin.library=libother.so"}),
+              testing::StartsWith("placement.plugin.library: libother.so: cannot open"));
 }
 
 TEST_F(SetupTest, TheTraceIsGivenOnce) {

@@ -125,6 +125,20 @@ TEST_F(PlaceCommand, ServesEveryPolicy) {
               testing::IsSupersetOf({"contiguous", "eplb", "round_robin", "random", "eplb_vec", "vllm", "trtllm"}));
 }
 
+// A library is relative to the current folder.
+TEST_F(PlaceCommand, TakesAPlugin) {
+  const std::string load = Write(R"({"weight": [[3, 1, 2]]})");
+  std::vector<std::string> arguments = {"--policy", "plugin", "--load", load, "--slots", "4", "--ranks", "2"};
+  EXPECT_EQ(Run(arguments), absl::InvalidArgumentError("plugin: library: none named"));
+  // 3 -> 1.5 + 1.5: 2 to rank 0, 1.5 to rank 1, 1.5' to rank 0, where expert 0 is not yet, 1 to rank 1.
+  arguments.insert(arguments.end(), {"--options", "library: '" EPSIM_EXAMPLE_PLUGIN "' options: 'decay = 0.5'"});
+  ASSERT_EQ(Run(arguments), absl::OkStatus());
+  EXPECT_EQ(Json::parse(stdout_)["phy2log"], Json::parse("[[2, 0, 0, 1]]"));
+  arguments.back() = "library: '" EPSIM_EXAMPLE_PLUGIN "' options: 'decay = 2'";
+  EXPECT_EQ(Run(arguments), absl::InvalidArgumentError("plugin " EPSIM_EXAMPLE_PLUGIN
+                                                       ": placement: options: decay: 2 is not in (0, 1]"));
+}
+
 // Worked in eplb_placement_test.cc, with groups and without.
 TEST_F(PlaceCommand, TakesOptionsOfThePolicy) {
   const std::string load = Write(R"({"weight": [[5, 4, 1, 0, 3, 4, 6, 0]]})");

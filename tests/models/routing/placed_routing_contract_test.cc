@@ -30,6 +30,7 @@ class PlacedRoutingContract : public testing::TestWithParam<std::string> {
       : random_(16, "placed_routing"), first_(DrawPlacement(kShape, &random_)), next_(DrawPlacement(kShape, &random_)) {
     ReplicaChoiceConfig config;
     config.GetReflection()->MutableMessage(&config, config.GetDescriptor()->FindFieldByName(GetParam()));
+    if (config.has_plugin()) config.mutable_plugin()->set_library(EPSIM_EXAMPLE_PLUGIN);
     choice_ = NewReplicaChoice(config).value();
     for (int i = 0; i < kLayers * kTokens; ++i) {
       const auto first = static_cast<int>(random_.Below(kExperts));

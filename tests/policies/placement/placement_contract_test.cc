@@ -40,6 +40,7 @@ class PlacementContract : public testing::TestWithParam<std::string> {
   absl::StatusOr<std::unique_ptr<PlacementPolicy>> New(const PlacementShape& shape) {
     PlacementPolicyConfig config;
     config.GetReflection()->MutableMessage(&config, config.GetDescriptor()->FindFieldByName(GetParam()));
+    if (config.has_plugin()) config.mutable_plugin()->set_library(EPSIM_EXAMPLE_PLUGIN);
     return NewPlacementPolicy(config, shape);
   }
 

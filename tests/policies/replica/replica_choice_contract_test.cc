@@ -49,6 +49,7 @@ class ReplicaChoiceContract : public testing::TestWithParam<std::string> {
   static std::unique_ptr<ReplicaChoice> New() {
     ReplicaChoiceConfig config;
     config.GetReflection()->MutableMessage(&config, config.GetDescriptor()->FindFieldByName(GetParam()));
+    if (config.has_plugin()) config.mutable_plugin()->set_library(EPSIM_EXAMPLE_PLUGIN);
     return NewReplicaChoice(config).value();
   }
 };

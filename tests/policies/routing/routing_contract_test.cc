@@ -55,6 +55,7 @@ class RoutingContract : public testing::TestWithParam<std::string> {
   RoutingPolicyConfig Config() {
     RoutingPolicyConfig config;
     config.GetReflection()->MutableMessage(&config, config.GetDescriptor()->FindFieldByName(GetParam()));
+    if (config.has_plugin()) config.mutable_plugin()->set_library(EPSIM_EXAMPLE_PLUGIN);
     return config;
   }
 
