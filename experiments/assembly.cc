@@ -1,6 +1,7 @@
 #include "experiments/assembly.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -81,6 +82,14 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
                                                            .precision = experiment.costs().precision(),
                                                            .slots = parts->shape.slots,
                                                            .max_tokens_per_rank = MostTokensPerRank(experiment)}));
+  std::optional<ExchangeCost> exchange;
+  if (GoesByCoActivation(experiment.placement())) {
+    exchange = LearnExchangeCost(parts->cluster, *parts->communication);
+    if (!exchange.has_value()) {
+      parts->notes.push_back("topology_aware: the exchange is the same under every placement; expert time decides");
+    }
+  }
+  parts->cost_view = std::make_unique<ModelCostView>(*parts->costs, std::move(exchange));
   RETURN_IF_ERROR(CheckSchedule(experiment.schedule(), *parts->communication, resolved.model(), platform.gpu()));
   RETURN_IF_ERROR(CheckBackend(resolved, *parts->communication, &parts->notes));
   ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));

@@ -8,6 +8,7 @@
 #include "experiments/setup.h"
 #include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
+#include "models/costs/cost_view.h"
 #include "platforms/cluster.h"
 #include "platforms/network/network.h"
 #include "policies/placement/placement_policy.h"
@@ -22,6 +23,7 @@ struct Assembly {
   std::unique_ptr<ReplicaChoice> replica_choice;
   std::unique_ptr<CostModel> costs;
   std::unique_ptr<Communication> communication;
+  std::unique_ptr<ModelCostView> cost_view;  // Uses costs.
   // What the reader of a report must know of how the parts go together.
   std::vector<std::string> notes;
   EventQueue queue;

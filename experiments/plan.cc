@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/random_stream.h"
 #include "engine/status_macros.h"
-#include "models/costs/cost_view.h"
+#include "models/routing/co_activation_recorder.h"
 #include "policies/placement/contiguous_placement.h"
 
 namespace epsim {
@@ -35,9 +35,11 @@ absl::StatusOr<Plan> MakePlan(const Experiment& experiment, Assembly& parts,
     return absl::InvalidArgumentError(absl::StrCat("planning.fraction ", fraction, " leaves none of the ", steps,
                                                    " steps to score (", plan.scored->description(), ")"));
   }
+  CoActivationRecorder recorder(experiment.seed());
+  CoActivationRecorder* const to_record = GoesByCoActivation(experiment.placement()) ? &recorder : nullptr;
   const auto record = [&](StepSource& source, int64_t count) {
     return RecordLoad(source, count, parts.shape.layers, parts.shape.experts,
-                      static_cast<int>(experiment.planning().max_rows()), options);
+                      static_cast<int>(experiment.planning().max_rows()), options, to_record);
   };
   RecordedLoad load;
   if (experiment.planning().has_hindsight()) {
@@ -49,11 +51,12 @@ absl::StatusOr<Plan> MakePlan(const Experiment& experiment, Assembly& parts,
     ASSIGN_OR_RETURN(load, record(*plan.scored, plan.left_out_steps));
   }
   plan.seen_steps = load.steps;
-  const ModelCostView cost_view(*parts.costs);
+  const CoActivation co_activation = recorder.view();
   RandomStream random(experiment.seed(), "placement");
   PlacementRequest request;
   request.window = load.window;
-  request.cost = &cost_view;
+  request.cost = parts.cost_view.get();
+  if (co_activation.tokens > 0) request.co_activation = &co_activation;
   request.random = &random;
   if (load.steps == 0) {  // As a server starts.
     ASSIGN_OR_RETURN(plan.placement, NewContiguousPlacement(parts.shape)->Place(request));

@@ -148,7 +148,7 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
 }
 
 absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int layers, int experts, int max_rows,
-                                        const SimulationOptions& options) {
+                                        const SimulationOptions& options, CoActivationRecorder* co_activation) {
   // On one rank with one slot an expert, tokens per slot are tokens per logical expert.
   const PlacementShape shape{.layers = layers, .experts = experts, .slots = experts, .ranks = 1};
   ReplicaTable table{.layers = layers, .ranks = 1, .experts = experts, .slot = {}};
@@ -169,6 +169,7 @@ absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int l
     RETURN_IF_ERROR(options.stop.Check());
     ASSIGN_OR_RETURN(const StepBatch* batch, source.Next(SimTime{}));
     if (batch == nullptr) break;
+    if (co_activation != nullptr) co_activation->Add(*batch);
     whole = *batch;
     whole.rank_begin = {0, batch->tokens};
     if (load.steps % load.window.steps_per_row == 0) load.tokens.resize(load.tokens.size() + row_size);

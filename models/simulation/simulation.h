@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "engine/progress.h"
 #include "engine/stop_token.h"
+#include "models/routing/co_activation_recorder.h"
 #include "models/routing/token_routing.h"
 #include "models/simulation/forward_pass.h"
 #include "policies/placement/placement.h"
@@ -32,10 +33,12 @@ absl::Status Simulate(const ForwardContext& context, const PlacementShape& shape
 // (LoadWindow::steps_per_row), so that the total is exact and memory is bounded.
 struct RecordedLoad {
   std::vector<double> tokens;  // [rows, layers, experts]
-  LoadWindow window;            // A view of `tokens`.
+  LoadWindow window;           // A view of `tokens`.
   int64_t steps = 0;
 };
+// Their tokens go to `co_activation` too, unless it is null.
 absl::StatusOr<RecordedLoad> RecordLoad(StepSource& source, int64_t steps, int layers, int experts, int max_rows,
-                                        const SimulationOptions& options);
+                                        const SimulationOptions& options,
+                                        CoActivationRecorder* co_activation = nullptr);
 
 }  // namespace epsim

@@ -9,6 +9,8 @@
 #include "policies/placement/checked_placement.h"
 #include "policies/placement/contiguous_placement.h"
 #include "policies/placement/eplb_placement.h"
+#include "policies/placement/oracle_placement.h"
+#include "policies/placement/topology_aware_placement.h"
 
 namespace epsim {
 namespace {
@@ -27,6 +29,10 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewContiguousPlacement(shape);
     case PlacementPolicyConfig::kEplb:
       return NewEplbPlacement(config.eplb(), shape);
+    case PlacementPolicyConfig::kTopologyAware:
+      return NewTopologyAwarePlacement(shape);
+    case PlacementPolicyConfig::kOracle:
+      return NewOraclePlacement(shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -81,10 +87,14 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return false;
     case PlacementPolicyConfig::kEplb:
+    case PlacementPolicyConfig::kTopologyAware:
+    case PlacementPolicyConfig::kOracle:
       return true;
   }
   EPSIM_CHECK(false);
 }
+
+bool GoesByCoActivation(const PlacementPolicyConfig& config) { return config.has_topology_aware(); }
 
 absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPlacementPolicy(const PlacementPolicyConfig& config,
                                                                     const PlacementShape& shape) {
