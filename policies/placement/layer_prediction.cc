@@ -306,8 +306,8 @@ double LayerPrediction::smooth_time() const {
   return experts.value() + ports.value();
 }
 
-void LayerPrediction::CountCompany(Slot slot, std::vector<int32_t>* company) const {
-  company->assign(shape_.ranks, 0);
+void LayerPrediction::CountCompany(Slot slot, absl::Span<int32_t> company) const {
+  std::fill(company.begin(), company.end(), 0);
   if (!counts_exchange()) return;
   const bool by_node = exchange_->copies == ExchangeCost::Copies::kOncePerNode;
   const size_t expert = Index(expert_of_slot_[Index(slot)]);
@@ -320,16 +320,13 @@ void LayerPrediction::CountCompany(Slot slot, std::vector<int32_t>* company) con
     for (uint32_t pair = token * top_k; pair < (token + 1) * top_k; ++pair) {
       if (pair == pairs_[i] || rank_of_pair_[pair] == kNowhere) continue;
       const uint16_t visited = by_node ? node_of_rank_[rank_of_pair_[pair]] : rank_of_pair_[pair];
-      (*company)[visited] += last[visited] != token;
+      company[visited] += last[visited] != token;
       last[visited] = token;
     }
   }
   if (!by_node) return;
   // From nodes, which are no more than ranks, to their ranks.
-  for (size_t r = shape_.ranks; r-- > 0;) {
-    const uint16_t node = node_of_rank_[r];
-    (*company)[r] = node == node_of_rank_[rank] ? 0 : (*company)[node];
-  }
+  for (size_t r = shape_.ranks; r-- > 0;) company[r] = company[node_of_rank_[r]];
 }
 
 }  // namespace epsim

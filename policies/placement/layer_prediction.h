@@ -56,9 +56,9 @@ class LayerPrediction {
   }
   // Sampled pairs that have been placed or looked at so far: what a search takes.
   int64_t work() const { return work_; }
-  // Of the sampled tokens that `slot` computes, how many visit each rank besides (kOncePerNode: the node of each rank,
-  // 0 for the slot's own).  The more, the fewer copies if its expert were there.  [ranks]
-  void CountCompany(Slot slot, std::vector<int32_t>* company) const;
+  // Of the sampled tokens that `slot` computes, how many visit each rank for other experts (kOncePerNode: the node of
+  // each rank).  The more, the fewer copies if the slot's expert were there.  [ranks]
+  void CountCompany(Slot slot, absl::Span<int32_t> company) const;
 
  private:
   static constexpr uint16_t kNowhere = 0xffff;

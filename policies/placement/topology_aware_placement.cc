@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -16,7 +15,8 @@ namespace epsim {
 namespace {
 
 constexpr int kRounds = 8;
-constexpr size_t kRanksTried = 8, kSlotsTried = 2, kExpertsTried = 8;
+constexpr size_t kRanksTried = 8, kPartnersTried = 8, kExpertsTried = 8;
+constexpr int kMostFailures = 128;
 constexpr int64_t kWorkOfTry = 128;  // What it takes besides its pairs, in pairs.
 constexpr double kLeastGain = 1e-9;  // Relative: less is rounding.
 
@@ -135,27 +135,43 @@ class Search {
     return false;
   }
 
+  // Swaps by the copies that they spare, as far as that can be told from each slot alone.
   void SeekCompany() {
-    const size_t slots_per_rank = shape_.slots_per_rank();
-    std::vector<int32_t> company;
-    std::vector<size_t> slots(slots_per_rank);
-    for (size_t a = 0; a < static_cast<size_t>(shape_.slots) && !exhausted(); ++a) {
-      prediction_.CountCompany(SlotOf(a), &company);
-      std::vector<uint16_t> ranks = RanksBesides(rank_of(a));
-      FirstInOrder(ranks, kRanksTried, [&](uint16_t r, uint16_t s) {
-        return company[r] != company[s] ? company[r] > company[s] : LessBusy(r, s);
-      });
-      for (uint16_t rank : ranks) {
-        if (company[rank] == 0) break;
-        const double load = prediction_.load(SlotOf(a));
-        const auto difference = [&](size_t slot) { return std::abs(prediction_.load(SlotOf(slot)) - load); };
-        slots.resize(slots_per_rank);
-        std::iota(slots.begin(), slots.end(), rank * slots_per_rank);
-        FirstInOrder(slots, kSlotsTried, [&](size_t b, size_t c) {
-          return difference(b) != difference(c) ? difference(b) < difference(c) : b < c;
-        });
-        if (std::any_of(slots.begin(), slots.end(), [&](size_t b) { return TrySwap(a, b); })) break;
+    struct Candidate {
+      double score;
+      uint32_t a, b;
+    };
+    const auto better = [](const Candidate& c, const Candidate& d) {
+      return c.score != d.score ? c.score > d.score : c.a != d.a ? c.a < d.a : c.b < d.b;
+    };
+    const size_t slots = shape_.slots, ranks = shape_.ranks;
+    company_.resize(slots * ranks);
+    for (size_t slot = 0; slot < slots; ++slot) {
+      prediction_.CountCompany(SlotOf(slot), absl::MakeSpan(&company_[slot * ranks], ranks));
+    }
+    std::vector<Candidate> candidates, of_slot;
+    for (size_t a = 0; a < slots; ++a) {
+      of_slot.clear();
+      const int32_t* const company_a = &company_[a * ranks];
+      const size_t rank_a = rank_of(a);
+      const double load_a = prediction_.load(SlotOf(a));
+      for (size_t b = (rank_a + 1) * shape_.slots_per_rank(); b < slots; ++b) {
+        const int32_t* const company_b = &company_[b * ranks];
+        const size_t rank_b = rank_of(b);
+        const int32_t spared = company_a[rank_b] - company_a[rank_a] + company_b[rank_a] - company_b[rank_b];
+        if (spared <= 0) continue;
+        const double load_b = prediction_.load(SlotOf(b));
+        const double likeness = (std::min(load_a, load_b) + 1e-3) / (std::max(load_a, load_b) + 1e-3);
+        of_slot.push_back({spared * likeness, static_cast<uint32_t>(a), static_cast<uint32_t>(b)});
       }
+      FirstInOrder(of_slot, kPartnersTried, better);
+      candidates.insert(candidates.end(), of_slot.begin(), of_slot.end());
+    }
+    std::sort(candidates.begin(), candidates.end(), better);
+    int failures = 0;  // In a row.
+    for (const Candidate& c : candidates) {
+      failures = TrySwap(c.a, c.b) ? 0 : failures + 1;
+      if (exhausted() || failures == kMostFailures) return;
     }
   }
 
@@ -181,6 +197,7 @@ class Search {
   LayerPrediction prediction_;
   double best_time_ = 0, smooth_time_ = 0;  // smooth_time_: of the placement at hand.
   std::vector<LogicalExpert> best_;         // [slots]
+  std::vector<int32_t> company_;            // [slots, ranks]
   int64_t tries_ = 0, work_before_ = 0;     // Of this layer; before its search.
 };
 

@@ -13,8 +13,8 @@ namespace epsim {
 // or, where the shape allows it, hierarchical placement, whichever is predicted to be faster, and then changes it by
 // what lowers smooth_time():
 //   balance   slots of the busiest rank against those of the 8 least busy
-//   company   each slot against the two slots of about its load on each of the 8 ranks that most of its tokens visit
-//             anyway
+//   company   two slots that spare the most copies by changing places, the more alike in load the sooner: each is tried
+//             with the 8 best of the slots after it, until 128 in a row have not helped
 //   replicas  a slot whose expert has another one against a replica of one of the 8 most loaded slots' experts
 // in turn, for at most eight rounds and kTopologyAwareWork a layer (a change that is tried takes 128, and 1 for each
 // sampled token that it concerns).  The fastest placement on the way is the answer: never slower than EPLB's by the

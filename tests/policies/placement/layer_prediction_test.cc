@@ -200,8 +200,8 @@ TEST_F(Prediction, SmoothTimeIsNearTime) {
 TEST_F(Prediction, CompanyIsWhereTokensGoAnyway) {
   const SimpleCosts costs(2, {.node_ps = 10, .through_ps = 0, .network_ps = 100}, ExchangeCost::Copies::kOncePerRank);
   Start({4, 4, 4, 4}, {0, 2, 0, 2, 0, 1, 3, 2}, &costs, kTwoRanks, {0, 1, 2, 3});
-  std::vector<int32_t> company;
-  prediction_->CountCompany(Slot(0), &company);
+  std::vector<int32_t> company(2);
+  prediction_->CountCompany(Slot(0), absl::MakeSpan(company));
   EXPECT_THAT(company, ElementsAre(1, 2));
 }
 

@@ -6,6 +6,8 @@
 
 #include "benchmark/benchmark.h"
 #include "engine/random_stream.h"
+#include "policies/placement/eplb_placement.h"
+#include "policies/placement/layer_prediction.h"
 #include "policies/placement/oracle_placement.h"
 #include "policies/placement/topology_aware_placement.h"
 
@@ -83,7 +85,21 @@ void Place(benchmark::State& state, PlacementPolicy& policy, int rows, bool by_t
     request.cost = &costs;
     request.co_activation = &co_activation;
   }
-  for (auto _ : state) benchmark::DoNotOptimize(policy.Place(request).value());
+  Placement placement;
+  for (auto _ : state) placement = policy.Place(request).value();
+  if (!by_time) return;
+  // How much faster the layers are predicted to be than EPLB's.
+  const std::vector<double> total = request.window.Total();
+  const Placement eplb = Eplb(std::vector<float>(total.begin(), total.end()), kShape, EplbPlacement::GLOBAL);
+  LayerPrediction prediction(kShape, request);
+  double own_time = 0, eplb_time = 0;
+  for (int layer = 0; layer < kShape.layers; ++layer) {
+    prediction.Begin(Layer(layer), placement.experts_of_slots(Layer(layer)));
+    own_time += prediction.time();
+    prediction.Place(eplb.experts_of_slots(Layer(layer)));
+    eplb_time += prediction.time();
+  }
+  state.counters["predicted_over_eplb"] = own_time / eplb_time;
 }
 
 void TopologyAware(benchmark::State& state, bool by_time) {

@@ -103,7 +103,7 @@ TEST_P(Pairs, AreBroughtTogether) {
     EXPECT_EQ(pairs_together(placement, layer).second, 12);
     EXPECT_LT(pairs_together(eplb, layer).second, 12);
     if (GetParam() == ExchangeCost::Copies::kOncePerRank) {
-      EXPECT_GE(pairs_together(placement, layer).first, 10);
+      EXPECT_EQ(pairs_together(placement, layer).first, 12);
       EXPECT_LE(pairs_together(eplb, layer).first, 2);
     }
     EXPECT_LT(TimeOf(workload_, &costs, placement, layer), 0.95 * TimeOf(workload_, &costs, eplb, layer));
