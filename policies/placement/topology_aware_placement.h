@@ -17,8 +17,8 @@ namespace epsim {
 //             with the 8 best of the slots after it, until 128 in a row have not helped
 //   replicas  a slot whose expert has another one against a replica of one of the 8 most loaded slots' experts
 // in turn, for at most eight rounds and kTopologyAwareWork a layer (a change that is tried takes 128, and 1 for each
-// sampled token that it concerns).  The fastest placement on the way is the answer: never slower than EPLB's by the
-// prediction.
+// sampled token that chose one of its experts, there and, if it does not help, back).  The fastest placement on the way
+// is the answer: never slower than EPLB's by the prediction.
 //
 // The request's cost view and co-activation decide together.  Without a cost view the load of the busiest rank takes
 // the place of time; without co-activation, or where the view knows no exchange, expert time alone counts.  Scaling the
