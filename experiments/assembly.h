@@ -9,6 +9,7 @@
 #include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
 #include "models/costs/expert_cost_scale.h"
+#include "models/costs/cost_view.h"
 #include "platforms/cluster.h"
 #include "platforms/network/network.h"
 #include "policies/placement/placement_policy.h"
@@ -26,6 +27,7 @@ struct Assembly {
   std::unique_ptr<Communication> communication;
   Duration router_overhead{};   // Of choosing replicas, in each call of a router.
   BytesPerSecond copy_rate{1};  // Of a GPU's memory, as kernels reach it.
+  std::unique_ptr<ModelCostView> cost_view;  // Uses costs.
   // What the reader of a report must know of how the parts go together.
   std::vector<std::string> notes;
   EventQueue queue;

@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "engine/random_stream.h"
 #include "engine/status_macros.h"
-#include "models/costs/cost_view.h"
 #include "policies/placement/contiguous_placement.h"
 
 namespace epsim {
@@ -31,12 +30,12 @@ absl::StatusOr<StepsCut> CutSteps(const PlanningConfig& config, const StepSource
 }
 
 absl::StatusOr<Placement> PlanPlacement(const Experiment& experiment, Assembly& parts, const RecordedLoad& seen,
-                                        const ExpertProfile* profile) {
-  const ModelCostView cost_view(*parts.costs, parts.expert_cost_scale.get());
+                                        const ExpertProfile* profile, const CoActivation* co_activation) {
   RandomStream random(experiment.seed(), "placement");
   PlacementRequest request;
   request.window = seen.window;
-  request.cost = &cost_view;
+  request.cost = parts.cost_view.get();
+  request.co_activation = co_activation;
   request.random = &random;
   request.profile = profile;
   if (seen.steps == 0) return PlaceContiguously(parts.shape);

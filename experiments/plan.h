@@ -24,8 +24,10 @@ absl::StatusOr<StepsCut> CutSteps(const PlanningConfig& config, const StepSource
 absl::Status SkipSteps(StepSource& source, int64_t steps, const StopToken& stop);
 
 // The experiment's placement, planned on `seen`; where that is empty, contiguous: as a server starts.
-// `profile`: what the experts cost meanwhile; null where that was not measured.
+// `profile`: what the experts cost meanwhile; `co_activation`: which were chosen together.  Null where that was not
+// measured.
 absl::StatusOr<Placement> PlanPlacement(const Experiment& experiment, Assembly& parts, const RecordedLoad& seen,
-                                        const ExpertProfile* profile = nullptr);
+                                        const ExpertProfile* profile = nullptr,
+                                        const CoActivation* co_activation = nullptr);
 
 }  // namespace epsim

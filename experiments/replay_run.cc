@@ -45,7 +45,6 @@ ReplayRun::ReplayRun(const ResolvedExperiment& resolved, ReportFolder* folder, s
     : resolved_(resolved),
       folder_(folder),
       parts_(std::move(parts)),
-      cost_view_(*parts_->costs, parts_->expert_cost_scale.get()),
       rebalance_random_(experiment().seed(), "rebalance"),
       summary_(shape().ranks),
       aggregate_(shape()),
@@ -59,9 +58,11 @@ ReplayRun::ReplayRun(const ResolvedExperiment& resolved, ReportFolder* folder, s
   if (GoesByProfile(experiment().placement())) {
     profiler_.emplace(experiment().profiler(), shape().layers, shape().experts);
   }
+  if (GoesByCoActivation(experiment().placement())) co_activation_.emplace(experiment().seed());
 }
 
-void ReplayRun::Watch(const StepBatch&, absl::Span<const int32_t> tokens) {
+void ReplayRun::Watch(const StepBatch& batch, absl::Span<const int32_t> tokens) {
+  if (co_activation_.has_value()) co_activation_->Add(batch);
   if (!profiler_.has_value() || !profiler_->BeginStep()) return;
   // Experts in order, without replicas.
   const int ranks = shape().ranks, experts = shape().experts;
@@ -78,8 +79,10 @@ void ReplayRun::Watch(const StepBatch&, absl::Span<const int32_t> tokens) {
 
 absl::Status ReplayRun::Prepare(const RecordedLoad& seen) {
   seen_steps_ = seen.steps;
+  const CoActivation together = co_activation_.has_value() ? co_activation_->view() : CoActivation{};
   ASSIGN_OR_RETURN(Placement placement,
-                   PlanPlacement(experiment(), *parts_, seen, profiler_.has_value() ? profiler_->Profile() : nullptr));
+                   PlanPlacement(experiment(), *parts_, seen, profiler_.has_value() ? profiler_->Profile() : nullptr,
+                                 together.tokens > 0 ? &together : nullptr));
   return Prepare(std::move(placement));
 }
 
@@ -112,7 +115,7 @@ absl::Status ReplayRun::Prepare(Placement placement) {
       context, &*routing_,
       RebalanceSetup{.config = experiment().rebalance(),
                      .policy = parts_->placement_policy.get(),
-                     .cost_view = &cost_view_,
+                     .cost_view = parts_->cost_view.get(),
                      .expert_bytes = ExpertBytes(resolved_.model(), experiment().costs().precision().expert_weights()),
                      .copy_rate = parts_->copy_rate,
                      .random = &rebalance_random_,

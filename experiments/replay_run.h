@@ -19,7 +19,7 @@
 #include "experiments/strategy_use.h"
 #include "experiments/summary.h"
 #include "experiments/timeline.h"
-#include "models/costs/cost_view.h"
+#include "models/routing/co_activation_recorder.h"
 #include "models/routing/placed_routing.h"
 #include "models/simulation/simulation.h"
 #include "nlohmann/json.hpp"
@@ -84,7 +84,6 @@ class ReplayRun {
   const ResolvedExperiment& resolved_;
   ReportFolder* const folder_;
   const std::unique_ptr<Assembly> parts_;
-  const ModelCostView cost_view_;
   RandomStream rebalance_random_;
   Summary summary_;
   AggregateLoad aggregate_;
@@ -92,7 +91,9 @@ class ReplayRun {
   std::optional<StepsCsv> steps_csv_;
   std::optional<Timeline> timeline_;
   StepMeter meter_;
-  std::optional<ExpertProfiler> profiler_;  // None: the placement policy does not go by it.
+  // None: the placement policy does not go by it.
+  std::optional<ExpertProfiler> profiler_;
+  std::optional<CoActivationRecorder> co_activation_;
   std::optional<Placement> as_started_;     // What a server serves on while it is profiled first.
   int64_t seen_steps_ = 0;
   bool is_bound_ = false;

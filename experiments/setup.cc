@@ -133,6 +133,14 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   *experiment->mutable_replica_choice() = CompleteReplicaChoiceConfig(experiment->replica_choice());
 
   PlanningConfig* planning = experiment->mutable_planning();
+  if (placement->has_oracle()) {
+    if (planning->has_past()) {
+      return error(
+          "planning.past: the oracle plans on the steps that are scored; planning { hindsight {} }, or none, "
+          "would fit");
+    }
+    planning->mutable_hindsight();
+  }
   if (planning->plan_case() == PlanningConfig::PLAN_NOT_SET) planning->mutable_past();
   if (!planning->has_fraction()) planning->set_fraction(0.25);
   if (!(planning->fraction() >= 0 && planning->fraction() < 1)) {

@@ -100,6 +100,8 @@ absl::StatusOr<std::pair<Placement, Duration>> Rebalancer::Plan(absl::Span<const
   request.failed = failed_;
   request.cost = setup_.cost_view;
   if (setup_.profiler != nullptr) request.profile = setup_.profiler->Profile();
+  const CoActivation together = setup_.co_activation != nullptr ? setup_.co_activation->view() : CoActivation{};
+  if (together.tokens > 0) request.co_activation = &together;
   request.random = setup_.random;
   const auto begin = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(Placement placement, setup_.policy->Place(request));
@@ -331,7 +333,8 @@ absl::Status Rebalancer::BeforeStep(int64_t step, const StopToken& stop) {
   return absl::OkStatus();
 }
 
-void Rebalancer::StepStarts(absl::Span<const RoutedLayer> layers) {
+void Rebalancer::StepStarts(const StepBatch& batch, absl::Span<const RoutedLayer> layers) {
+  if (setup_.co_activation != nullptr) setup_.co_activation->Add(batch);
   std::fill(tokens_of_rank_.begin(), tokens_of_rank_.end(), 0);
   for (int layer = 0; layer < shape_.layers; ++layer) {
     const std::vector<int32_t>& tokens = layers[layer].tokens_per_slot;

@@ -15,6 +15,7 @@
 #include "absl/types/span.h"
 #include "engine/random_stream.h"
 #include "engine/stop_token.h"
+#include "models/routing/co_activation_recorder.h"
 #include "models/routing/placed_routing.h"
 #include "models/simulation/forward_pass.h"
 #include "models/simulation/migration.h"
@@ -53,7 +54,8 @@ struct RebalanceSetup {
   BytesPerSecond copy_rate{1};         // Of a GPU's memory.
   RandomStream* random = nullptr;      // The policy's.
   ElasticConfig elastic;               // Complete.
-  ExpertProfiler* profiler = nullptr;  // Null: nothing is profiled.
+  ExpertProfiler* profiler = nullptr;             // Null: nothing is profiled.
+  CoActivationRecorder* co_activation = nullptr;  // Null: nothing is recorded.
 };
 
 // Transfers of weights are phases of a stream of their own, so that they share links with dispatch and combine.
@@ -67,7 +69,7 @@ class Rebalancer {
   // stands still for it, the queue is stepped until it is over.
   absl::Status BeforeStep(int64_t step, const StopToken& stop);
   // The layers of the step that starts have been routed.  [MoE layers]
-  void StepStarts(absl::Span<const RoutedLayer> layers);
+  void StepStarts(const StepBatch& batch, absl::Span<const RoutedLayer> layers);
   void StepEnded(int tokens, Duration length);
 
   // [ranks]: not 0 for those that have failed; empty while none has.

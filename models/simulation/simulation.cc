@@ -128,7 +128,7 @@ absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, co
   });
   RETURN_IF_ERROR(stop.Check());
   const std::vector<RoutedLayer>& layers = in_pieces ? whole_ : work_.routed;
-  if (rebalancer_ != nullptr) rebalancer_->StepStarts(layers);
+  if (rebalancer_ != nullptr) rebalancer_->StepStarts(batch, layers);
   const bool profiled = profiler_ != nullptr && profiler_->BeginStep();
   if (profiled) {
     // Each layer's experts take longer by what profiling adds; its first piece has it.

@@ -20,6 +20,8 @@
 #include "policies/placement/trtllm_placement.h"
 #include "policies/placement/vllm_placement.h"
 #include "policies/plugin/plugin_placement.h"
+#include "policies/placement/oracle_placement.h"
+#include "policies/placement/topology_aware_placement.h"
 
 namespace epsim {
 namespace {
@@ -60,6 +62,10 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewElasticityAwarePlacement(shape);
     case PlacementPolicyConfig::kPlugin:
       return NewPluginPlacement(config.plugin(), shape);
+    case PlacementPolicyConfig::kTopologyAware:
+      return NewTopologyAwarePlacement(shape);
+    case PlacementPolicyConfig::kOracle:
+      return NewOraclePlacement(shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -131,6 +137,8 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
     case PlacementPolicyConfig::kSwift:
     case PlacementPolicyConfig::kFlashlb:
     case PlacementPolicyConfig::kPlugin:
+    case PlacementPolicyConfig::kTopologyAware:
+    case PlacementPolicyConfig::kOracle:
       return true;
   }
   EPSIM_CHECK(false);
@@ -139,6 +147,7 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
 bool GoesByProfile(const PlacementPolicyConfig& config) {
   return config.has_compute_aware() || config.has_compute_aware_hierarchical() || config.has_plugin();
 }
+bool GoesByCoActivation(const PlacementPolicyConfig& config) { return config.has_topology_aware(); }
 
 absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPlacementPolicy(const PlacementPolicyConfig& config,
                                                                     const PlacementShape& shape) {

@@ -49,6 +49,34 @@ struct ExpertProfile {
   absl::Span<const double> time_per_token;  // [layers, experts], in picoseconds.
 };
 
+// What copies of tokens take of the links of one rank, in picoseconds for each copy, dispatched and returned.  Copies
+// between ranks of a node share a port with those between nodes where these pass through it (PCIe without NVLink).
+struct PortTime {
+  double node_ps = 0;     // Of the port in the node, for a copy from or to another rank of the node.
+  double through_ps = 0;  // Of the same port, for one from or to another node; 0 where it does not pass.
+  double network_ps = 0;  // Of the NIC and what is above it, for one from or to another node.
+
+  double Busy(double node_copies, double network_copies) const {
+    const double node = node_copies * node_ps + network_copies * through_ps, network = network_copies * network_ps;
+    return node > network ? node : network;
+  }
+};
+
+// What the exchange of a layer takes, dispatch and combine together: as long as the busiest port, and the latency of
+// the longest way.  A link that ranks share is counted as if all of them used it alike.
+struct ExchangeCost {
+  // How often a token goes to where several of its experts are.
+  enum class Copies : uint8_t {
+    kOncePerRank,
+    kOncePerNode,  // Over the network, to the rank with the place of the token's own; from there once to each rank.
+    kOncePerExpert,
+  };
+  Copies copies = Copies::kOncePerRank;
+  std::vector<PortTime> sending;               // [ranks]: copies of the rank's own tokens.
+  std::vector<PortTime> receiving;             // [ranks]: copies of tokens that its experts compute.
+  Duration node_latency{}, network_latency{};  // Of copies within nodes, and where some cross the network.
+};
+
 // What a placement would cost, as far as measurements tell.  Declared here for policies to ask; models implements it.
 class CostView {
  public:
@@ -57,6 +85,8 @@ class CostView {
   // rank].
   virtual Duration ExpertTime(Layer layer, absl::Span<const LogicalExpert> experts,
                               absl::Span<const int32_t> tokens_per_slot) const = 0;
+  // Of every layer.  Null where it is not known, or the same whatever the placement.
+  virtual const ExchangeCost* exchange() const { return nullptr; }
 };
 
 struct PlacementRequest {
@@ -94,6 +124,8 @@ std::string PlacementName(const PlacementPolicyConfig& config);
 
 // Whether a policy looks at load at all: only then planning matters.
 bool GoesByLoad(const PlacementPolicyConfig& config);
+// Whether it looks at PlacementRequest::co_activation and CostView::exchange(): only then are they worth recording.
+bool GoesByCoActivation(const PlacementPolicyConfig& config);
 
 // Whether it looks at PlacementRequest::profile: only then are experts profiled.
 bool GoesByProfile(const PlacementPolicyConfig& config);

@@ -76,6 +76,26 @@ TEST_F(RunLaws, HindsightIsMarkedAndLeavesOutTheSameSteps) {
   EXPECT_THAT(report.summary["notes"].dump(), HasSubstr("hindsight"));
 }
 
+TEST_F(RunLaws, TheOracleIsMarkedAndBalancesTheScoredStepsAtLeastAsEplbDoes) {
+  const RunReport oracle = Run({"placement.policy=oracle"}).value(), past = Run({"placement.policy=eplb"}).value();
+  EXPECT_EQ(oracle.summary["placement"], "oracle");
+  EXPECT_EQ(oracle.summary["hindsight"], true);
+  EXPECT_THAT(oracle.summary["notes"].dump(), HasSubstr("hindsight"));
+  EXPECT_EQ(oracle.summary["trace"]["steps"], past.summary["trace"]["steps"]);
+  EXPECT_GE(oracle.summary["balancedness"]["tokens"]["aggregate"].get<double>(),
+            past.summary["balancedness"]["tokens"]["aggregate"].get<double>());
+}
+
+TEST_F(RunLaws, TopologyAwareTakesWhatTheRunTellsIt) {
+  const RunReport report = Run({"placement.policy=topology_aware"}).value();
+  EXPECT_EQ(report.summary["slots"], 24);
+  EXPECT_THAT(report.summary["notes"].dump(), testing::Not(HasSubstr("the exchange is the same")));
+  // What every rank hears is the same wherever experts are.
+  const RunReport gathered =
+      Run({"placement.policy=topology_aware", "communication.communication=allgather_reducescatter"}).value();
+  EXPECT_THAT(gathered.summary["notes"].dump(), HasSubstr("the exchange is the same under every placement"));
+}
+
 TEST_F(RunLaws, EplbGetsOneRedundantSlotARankUnlessTold) {
   EXPECT_EQ(Run({"placement.policy=eplb"})->summary["slots"], 24);
   EXPECT_EQ(Run({"placement.policy=eplb", "redundant_slots_per_rank=0"})->summary["slots"], 16);

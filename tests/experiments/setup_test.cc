@@ -110,6 +110,18 @@ TEST_F(SetupTest, TooManyRedundantSlotsAreRefused) {
   EXPECT_THAT(resolved.status().message(), HasSubstr("redundant_slots_per_rank: 536870912 is more than 4096"));
 }
 
+TEST_F(SetupTest, TheOraclePlansInHindsight) {
+  const auto resolve = [&](std::vector<std::string> set) {
+    set.push_back("placement.policy=oracle");
+    return ResolveExperiment({.path = experiment_, .trace = {}, .set = std::move(set), .seed = {}});
+  };
+  EXPECT_TRUE(resolve({})->experiment().planning().has_hindsight());
+  EXPECT_TRUE(resolve({"planning.fraction=0.5"})->experiment().planning().has_hindsight());
+  EXPECT_TRUE(resolve({"planning.plan=hindsight"}).ok());
+  EXPECT_THAT(resolve({"planning.plan=past"}).status().message(),
+              HasSubstr("planning.past: the oracle plans on the steps that are scored"));
+}
+
 TEST_F(SetupTest, AFolderWithABrokenExperimentSaysWhatIsWrong) {
   std::filesystem::create_directory(folder_ / "broken");
   WriteFile("broken/e.txtpb", "rnks: 8");
