@@ -7,9 +7,7 @@
 namespace epsim {
 
 PlacedRouting::PlacedRouting(Placement placement, ReplicaChoice* choice, uint64_t seed, const RoutingDetail& detail)
-    : placement_(std::move(placement)),
-      choice_(choice),
-      random_(seed, "replica_choice") {
+    : placement_(std::move(placement)), choice_(choice), random_(seed, "replica_choice") {
   if (FixedReplicaChoice* const fixed = choice->fixed(); fixed != nullptr) {
     table_ = fixed->Choose(placement_, &random_);
     by_table_ = NewTokenRouting(placement_.shape(), table_, detail);

@@ -20,15 +20,15 @@ constexpr int kAvx512Tokens = 16;
 
 class CountingRouting : public TableRouting {
  public:
-  CountingRouting(const PlacementShape& shape, const ReplicaTable& table, const RoutingDetail& detail, InstructionSet set)
+  CountingRouting(const PlacementShape& shape, const ReplicaTable& table, const RoutingDetail& detail,
+                  InstructionSet set)
       : shape_(shape), detail_(detail), table_(table), slots_(shape) {
     EPSIM_CHECK(table.layers == shape.layers && table.ranks == shape.ranks && table.experts == shape.experts);
     EPSIM_CHECK(shape.ranks > 0 && shape.ranks <= 1 << 16 && shape.slots % shape.ranks == 0);
     EPSIM_CHECK(shape.nodes > 0 && shape.ranks % shape.nodes == 0);
     if (set == InstructionSet::kAvx512 && shape.experts <= Avx512Tokens::kIds &&
         shape.ranks <= Avx512Tokens::kMembers) {
-      const size_t entries =
-          static_cast<size_t>(shape.layers) * static_cast<size_t>(shape.ranks) * Avx512Tokens::kIds;
+      const size_t entries = static_cast<size_t>(shape.layers) * static_cast<size_t>(shape.ranks) * Avx512Tokens::kIds;
       rank_of_expert_.resize(entries);
       if (detail.tokens_to_node) node_of_expert_.resize(entries);
       varying_experts_.resize(static_cast<size_t>(shape.layers));

@@ -15,9 +15,9 @@ namespace epsim {
 // A rank's load counts pairs.  Each piece of a batch that is exchanged by itself is a call, and is dealt by its own
 // counts: when a piece is dispatched, those of the next need not be known.
 //
-// When an expert has been dealt, none of its pairs is on a rank with two pairs or more above another of its ranks.  That
-// is all: what is dealt later can find its ranks full, so that the greatest load is not always the least possible
-// (lp_replica_choice.h), nor always below that of a lucky fixed choice.
+// When an expert has been dealt, none of its pairs is on a rank with two pairs or more above another of its ranks.  No
+// more is promised: what is dealt later can find its ranks full, so that the greatest load is not always the least
+// possible (lp_replica_choice.h), nor always below that of a lucky fixed choice.
 // Share(): the first step alone; the sources are then alike, as in PairDeal::InProportion.
 std::unique_ptr<PerCallReplicaChoice> NewLeastLoadedReplicaChoice(Duration planning_time);
 

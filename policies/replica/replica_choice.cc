@@ -20,9 +20,10 @@ constexpr Duration kMostPlanningTime = std::chrono::seconds(1);
 absl::StatusOr<Duration> PlanningTime(const char* choice, const std::string& text) {
   const absl::StatusOr<Duration> time = ParseDuration(text);
   if (time.ok() && *time <= kMostPlanningTime) return time;
-  return absl::InvalidArgumentError(absl::StrCat(
-      "replica_choice.", choice, ".planning_time: ",
-      time.ok() ? absl::StrCat("\"", text, "\" is more than a second; \"100 us\" would fit") : time.status().message()));
+  return absl::InvalidArgumentError(
+      absl::StrCat("replica_choice.", choice, ".planning_time: ",
+                   time.ok() ? absl::StrCat("\"", text, "\" is more than a second; \"100 us\" would fit")
+                             : time.status().message()));
 }
 
 }  // namespace

@@ -37,10 +37,10 @@ class ReplicaSplit {
   //   max over sets S of ranks of ceil((pairs of the experts that lie on ranks of S only) / |S|),
   // which is the optimum of the linear program
   //   minimise t,  sum over the parts of e of x = pairs of e,  sum over the parts on r of x <= t,  x >= 0,
-  // rounded up.  A set S shows that no t below its term will do (Hall); what attains the maximum is found from below, as
-  // in Newton's method: with t a lower bound, pairs move along shortest alternating paths from ranks above t to ranks
-  // below it (Edmonds and Karp), and where none is left, the ranks that can be reached from those above t are a set
-  // whose pairs have nowhere else to go.  Its term is greater than t and becomes the next bound.
+  // rounded up.  A set S shows that no t below its term will do (Hall); what attains the maximum is found from below,
+  // as in Newton's method: with t a lower bound, pairs move along shortest alternating paths from ranks above t to
+  // ranks below it (Edmonds and Karp), and where none is left, the ranks that can be reached from those above t are a
+  // set whose pairs have nowhere else to go.  Its term is greater than t and becomes the next bound.
   // REQUIRES: all pairs are dealt.
   void LowerMaximum();
 

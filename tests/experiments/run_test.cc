@@ -1,8 +1,12 @@
 // Laws of a whole run, and how it must respond to changes of its world.
 #include "experiments/run.h"
 
+#include <string>
+
 #include "gmock/gmock.h"
+#include "google/protobuf/descriptor.h"
 #include "gtest/gtest.h"
+#include "policies/replica/replica_choice.h"
 #include "tests/experiments/small_run.h"
 
 namespace epsim {
@@ -56,6 +60,23 @@ TEST_F(RunLaws, TheReportDoesNotDependOnTheNumberOfThreads) {
     EXPECT_FALSE(one.empty()) << file;
     EXPECT_EQ(one, ReadFile((folder_ / "2" / file).string())) << file;
     EXPECT_EQ(one, ReadFile((folder_ / "5" / file).string())) << file;
+  }
+}
+
+TEST_F(RunLaws, EveryReplicaChoiceRunsAndGivesTheSameReportForAnyNumberOfThreads) {
+  const auto* choices = ReplicaChoiceConfig::descriptor()->FindOneofByName("choice");
+  for (int i = 0; i < choices->field_count(); ++i) {
+    const std::string name = choices->field(i)->name();
+    std::string one;
+    for (const int threads : {1, 3}) {
+      const std::string out = (folder_ / (name + std::to_string(threads))).string();
+      const auto report =
+          Run({"placement.policy=eplb", "replica_choice.choice=" + name}, {.out = out, .threads = threads});
+      ASSERT_TRUE(report.ok()) << name << ": " << report.status();
+      const std::string text = ReadFile(out + "/summary.json");
+      if (threads == 1) one = text;
+      EXPECT_EQ(text, one) << name;
+    }
   }
 }
 

@@ -93,8 +93,8 @@ TEST_P(DealtRoutingShapes, CountsByDefinitionTheSlotsThatAreDealt) {
   const StepBatch batch = BatchOf(call);
   TokenRange some = WholeBatch(batch);
   for (size_t s = 0; s < some.begin.size(); ++s) some.begin[s] += (some.end[s] - some.begin[s]) / 3;
-  const std::unique_ptr<PerCallReplicaChoice> choices[] = {
-      NewDynamicReplicaChoice(), NewRoundRobinReplicaChoice(true), NewLpReplicaChoice({})};
+  const std::unique_ptr<PerCallReplicaChoice> choices[] = {NewDynamicReplicaChoice(), NewRoundRobinReplicaChoice(true),
+                                                           NewLpReplicaChoice({})};
   RoutedLayer routed;  // Used again: what a layer leaves must not reach the next.
   for (const auto& choice : choices) {
     for (const TokenRange& range : {WholeBatch(batch), some}) {
@@ -211,8 +211,8 @@ TEST(DealtRoutingOfCounts, PiecesAddUpToTheBatch) {
   std::vector<uint32_t> counts;
   for (int e = 0; e < 20; ++e) counts.push_back(static_cast<uint32_t>(random.Below(200)));
   const StepBatch batch = CountsOnly(counts, {0, 30, 30, 80, 100, 150, 170, 200, 240});
-  const std::unique_ptr<PerCallReplicaChoice> choices[] = {
-      NewDynamicReplicaChoice(), NewRoundRobinReplicaChoice(true), NewLpReplicaChoice({})};
+  const std::unique_ptr<PerCallReplicaChoice> choices[] = {NewDynamicReplicaChoice(), NewRoundRobinReplicaChoice(true),
+                                                           NewLpReplicaChoice({})};
   for (const auto& choice : choices) {
     const auto routing = NewDealtRouting(placement, *choice, 1, kAll);
     TokenRange first = WholeBatch(batch), second = first;

@@ -1,6 +1,4 @@
 // Does a routing keep to the placement in force, under every replica choice?
-#include "models/routing/placed_routing.h"
-
 #include <map>
 #include <memory>
 #include <string>
@@ -8,6 +6,7 @@
 
 #include "google/protobuf/descriptor.h"
 #include "gtest/gtest.h"
+#include "models/routing/placed_routing.h"
 #include "policies/replica/replica_choice.h"
 #include "tests/policies/replica/drawn_placement.h"
 

@@ -69,8 +69,7 @@ std::vector<Case> DrawCases(int count) {
     PlacementShape shape{.layers = 1};
     shape.ranks = 2 + static_cast<int>(random.Below(8));
     shape.experts = 1 + static_cast<int>(random.Below(12));
-    shape.slots =
-        ((shape.experts + shape.ranks - 1) / shape.ranks + static_cast<int>(random.Below(4))) * shape.ranks;
+    shape.slots = ((shape.experts + shape.ranks - 1) / shape.ranks + static_cast<int>(random.Below(4))) * shape.ranks;
     Case drawn{DrawPlacement(shape, &random), {}};
     if (random.Below(4) == 0) {  // The first rank fails, if every expert is elsewhere too.
       std::vector<LogicalExpert> experts(drawn.placement.experts_of_slots(Layer(0)).begin(),
@@ -95,8 +94,7 @@ std::vector<Case> DrawCases(int count) {
 // Expert 0 (10 pairs) goes 5 and 5.  Then expert 1 (4): 2 and 2, to loads of 7 and 7.  Then expert 3 (3): rank 2 has 6
 // and gets the first; at 7 each the next is rank 1's, which is first in order, then rank 2's.
 TEST(ReplicaSplit, DealsTheMostChosenFirstAndPairByPair) {
-  const Placement placement({.layers = 1, .experts = 4, .slots = 9, .ranks = 3},
-                            Experts({0, 1, 0, 0, 1, 3, 2, 3, 2}));
+  const Placement placement({.layers = 1, .experts = 4, .slots = 9, .ranks = 3}, Experts({0, 1, 0, 0, 1, 3, 2, 3, 2}));
   const ReplicaSplit split = LeastLoaded(placement, {10, 4, 6, 3});
   EXPECT_THAT(split.load(), ElementsAre(7, 8, 8));
   EXPECT_THAT(split.replicated(), ElementsAre(0, 1, 3));
@@ -230,21 +228,20 @@ TEST(ReplicaSplit, LowersTheMaximumToWhatTheTightestSetOfRanksAllows) {
   }
 }
 
-// A chain: expert i on ranks i and i + 1, of 40 ranks, and 39 times 41 pairs of expert 0, which has to be handed on
-// from rank to rank: all 1,599 + 39 * 0 pairs spread over 40 ranks only if every expert moves.  With 40 pairs of each
-// other expert the total is 41 * 39 + 38 * 40 = 3,119, but expert 0's own 1,599 are on ranks 0 and 1 only: 800.
+// A chain of 40 ranks, expert i on ranks i and i + 1, 40 pairs of each.  Expert 0 with 1,599 pairs fills its own two
+// ranks to 800 and 799, whatever the others do.  With 79 pairs there are 79 + 38 * 40 = 1,599 in all, 39.975 a rank:
+// 40 is reached only if every expert hands some on to the next rank.
 TEST(ReplicaSplit, HandsLoadOnAlongAChain) {
   constexpr int kRanks = 40;
   std::vector<int> slots;
   for (int rank = 0; rank < kRanks; ++rank) {
-    slots.push_back(std::max(0, rank - 1));           // Expert rank - 1.
+    slots.push_back(std::max(0, rank - 1));       // Expert rank - 1.
     slots.push_back(std::min(rank, kRanks - 2));  // Expert rank.
   }
   const Placement placement({.layers = 1, .experts = kRanks - 1, .slots = 2 * kRanks, .ranks = kRanks}, Experts(slots));
   std::vector<int64_t> pairs(kRanks - 1, 40);
   pairs[0] = 41 * 39;
   EXPECT_EQ(Maximum(Optimal(placement, pairs)), 800);
-  // Expert i with 40 pairs more than 40 x its share: as 0 has 79, ranks 0 .. 39 can have (79 + 38 * 40) / 40 = 39.975.
   pairs[0] = 79;
   EXPECT_EQ(Maximum(Optimal(placement, pairs)), 40);
 }
