@@ -147,38 +147,148 @@ Json ComparisonJson(const std::vector<ComparedRun>& runs) {
   return rows;
 }
 
-std::string ComparisonText(const Json& comparison) {
-  std::vector<std::vector<std::string>> table = {{"alternative", "ranks", "slots", "step us", "tokens/s/GPU",
-                                                  "balanced: tokens", "expert time", "busy", "speed-up", "limited by"}};
-  for (const Json& row : comparison) {
-    const Json& s = row["summary"];
-    const double step = s["step_time_us"]["mean"].get<double>();
-    const double speedup = row["speedup"].get<double>();
-    const Json& stage = s["limiting"]["stage"];
-    table.push_back({row["name"].get<std::string>(), s["ranks"].dump(), s["slots"].dump(),
-                     absl::StrFormat("%.1f%s", step, PlusMinus(s["step_time_us"]["interval95"], step)),
-                     absl::StrFormat("%.0f", s["tokens_per_s_per_gpu"].get<double>()),
-                     absl::StrFormat("%.3f", s["balancedness"]["tokens"]["mean"].get<double>()),
-                     absl::StrFormat("%.3f", s["balancedness"]["expert_time"]["mean"].get<double>()),
-                     absl::StrFormat("%.0f %%", 100 * s["gpu_utilization"]["busy"].get<double>()),
-                     row["name"] == row["versus"]
-                         ? "-"
-                         : absl::StrFormat("%.3f%s", speedup, PlusMinus(row["speedup_interval95"], speedup)),
-                     stage.is_null() ? "" : stage["id"].get<std::string>()});
+namespace {
+
+// A table whose columns stand only where they say something.
+class Table {
+ public:
+  explicit Table(size_t rows) : rows_(rows) {}
+
+  // `texts`: of the rows, below the heading.
+  void Add(std::string heading, std::vector<std::string> texts, bool left = false) {
+    texts.insert(texts.begin(), std::move(heading));
+    columns_.push_back({std::move(texts), left});
   }
-  std::vector<size_t> width(table[0].size());
-  for (const auto& row : table) {
-    for (size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
+  void AddIfAny(std::string heading, std::vector<std::string> texts) {
+    const auto says_nothing = [](const std::string& text) { return text.empty() || text == "-"; };
+    if (!std::all_of(texts.begin(), texts.end(), says_nothing)) Add(std::move(heading), std::move(texts));
   }
-  std::string text;
-  for (const auto& row : table) {
-    for (size_t i = 0; i < row.size(); ++i) {
-      const bool left = i == 0 || i + 1 == row.size();
-      absl::StrAppendFormat(&text, left ? "%s%-*s" : "%s%*s", i == 0 ? "" : "  ",
-                            i + 1 == row.size() ? 0 : static_cast<int>(width[i]), row[i]);
+  std::string Text() const {
+    std::string text;
+    for (size_t row = 0; row <= rows_; ++row) {
+      std::string line;
+      for (const Column& column : columns_) {
+        size_t width = 0;
+        for (const std::string& cell : column.cells) width = std::max(width, cell.size());
+        const std::string& cell = column.cells[row];
+        const std::string pad(width - cell.size(), ' ');
+        absl::StrAppend(&line, line.empty() ? "" : "  ", column.left ? cell + pad : pad + cell);
+      }
+      absl::StrAppend(&text, line.substr(0, line.find_last_not_of(' ') + 1), "\n");
     }
-    text += "\n";
+    return text;
   }
+
+ private:
+  struct Column {
+    std::vector<std::string> cells;
+    bool left;
+  };
+  const size_t rows_;
+  std::vector<Column> columns_;
+};
+
+bool IsPerfectBalance(const Json& row) { return row["summary"]["placement"] == "perfect_balance"; }
+
+// What limits an alternative now: the stage that sets the pace, where, and what is left of balance to win.
+std::string LimitText(const Json& row, const Json* perfect) {
+  const Json& s = row["summary"];
+  const Json& limiting = s["limiting"];
+  const double step = s["step_time_us"]["mean"].get<double>();
+  std::string text = absl::StrCat(row["name"].get<std::string>(), ": ");
+  if (limiting["stage"].is_null()) return text + "nothing was measured";
+  const std::string stage = limiting["stage"]["id"].get<std::string>();
+  absl::StrAppendFormat(&text, "%s takes the most, %.0f %% of the step", stage,
+                        100 * s["breakdown_us"][stage].get<double>() / step);
+  if (!limiting["layer"].is_null()) {
+    absl::StrAppendFormat(&text, "; most often in layer %d (%.0f %% of the steps), on rank %d (%.0f %%)",
+                          limiting["layer"]["id"].get<int>(), 100 * limiting["layer"]["share"].get<double>(),
+                          limiting["rank"]["id"].get<int>(), 100 * limiting["rank"]["share"].get<double>());
+  }
+  if (!limiting["link_class"].is_null()) {
+    absl::StrAppendFormat(&text, "; exchanges wait for %s", limiting["link_class"]["id"].get<std::string>());
+  }
+  const Json& rebalancing = s["rebalancing"];
+  if (!rebalancing.is_null() && rebalancing["stall_us"].get<double>() > 0) {
+    const double stalled = rebalancing["stall_us"].get<double>() / s["trace"]["steps"].get<double>();
+    absl::StrAppendFormat(&text, "; rebalancing holds it up for %.1f %% of the time", 100 * stalled / step);
+  }
+  if (perfect != nullptr && !IsPerfectBalance(row)) {
+    const double least = (*perfect)["summary"]["step_time_us"]["mean"].get<double>();
+    absl::StrAppendFormat(&text, "; in perfect balance it would be at most %.1f %% faster", 100 * (step / least - 1));
+  }
+  return text + ".";
+}
+
+}  // namespace
+
+std::string ComparisonText(const Json& comparison) {
+  const auto column = [&](auto cell) {
+    std::vector<std::string> cells;
+    for (const Json& row : comparison) cells.push_back(cell(row, row["summary"]));
+    return cells;
+  };
+  const auto number = [](const Json& value, const absl::ParsedFormat<'f'>& format, double scale = 1) {
+    return value.is_null() ? std::string("-") : absl::StrFormat(format, scale * value.get<double>());
+  };
+  // Of the rebalances of a run; "-" without.
+  const auto rebalancing = [&](const char* key, const absl::ParsedFormat<'f'>& format, double scale) {
+    return column([&, key, scale](const Json&, const Json& s) {
+      return s["rebalancing"].is_null() ? std::string("-") : number(s["rebalancing"][key], format, scale);
+    });
+  };
+  static const absl::ParsedFormat<'f'> kWhole("%.0f"), kTenths("%.1f"), kThousandths("%.3f"), kPercent("%.0f %%");
+
+  Table table(comparison.size());
+  table.Add("alternative", column([](const Json& row, const Json&) { return row["name"].get<std::string>(); }), true);
+  table.Add("ranks", column([](const Json&, const Json& s) { return s["ranks"].dump(); }));
+  table.Add("slots", column([](const Json& row, const Json& s) { return IsPerfectBalance(row) ? "-" : s["slots"].dump(); }));
+  table.Add("step us", column([](const Json&, const Json& s) {
+              const double step = s["step_time_us"]["mean"].get<double>();
+              return absl::StrFormat("%.1f%s", step, PlusMinus(s["step_time_us"]["interval95"], step));
+            }));
+  table.AddIfAny("p99", column([&](const Json&, const Json& s) { return number(s["step_time_us"]["p99"], kWhole); }));
+  table.Add("tokens/s/GPU", column([&](const Json&, const Json& s) { return number(s["tokens_per_s_per_gpu"], kWhole); }));
+  table.Add("speed-up", column([](const Json& row, const Json&) {
+              const double speedup = row["speedup"].get<double>();
+              return row["name"] == row["versus"]
+                         ? "-"
+                         : absl::StrFormat("%.3f%s", speedup, PlusMinus(row["speedup_interval95"], speedup));
+            }));
+  table.Add("balanced: tokens", column([&](const Json&, const Json& s) {
+              return number(s["balancedness"]["tokens"]["mean"], kThousandths);
+            }));
+  table.Add("expert time", column([&](const Json&, const Json& s) {
+              return number(s["balancedness"]["expert_time"]["mean"], kThousandths);
+            }));
+  table.Add("busy", column([&](const Json&, const Json& s) { return number(s["gpu_utilization"]["busy"], kPercent, 100); }));
+  table.AddIfAny("moved", column([](const Json&, const Json& s) {
+                   double bytes = 0;
+                   if (s["rebalancing"].is_null()) return std::string("-");
+                   for (const auto& [way, count] : s["rebalancing"]["bytes"].items()) bytes += count.get<double>();
+                   return HumanBytes(bytes);
+                 }));
+  table.AddIfAny("stalls ms", rebalancing("stall_us", kTenths, 1e-3));
+  table.AddIfAny("planning ms", rebalancing("planning_us", kTenths, 1e-3));
+  table.AddIfAny("captured pairs kept", column([&](const Json&, const Json& s) {
+                   return s.contains("routing") ? number(s["routing"]["captured_pairs_kept"], kPercent, 100) : std::string("-");
+                 }));
+  table.Add("limited by", column([](const Json&, const Json& s) {
+              const Json& stage = s["limiting"]["stage"];
+              return stage.is_null() ? std::string() : stage["id"].get<std::string>();
+            }), true);
+  std::string text = table.Text() + "\n";
+
+  // The perfect balance of a setting stands behind its other rows.
+  const Json* perfect = nullptr;
+  std::vector<std::string> limits;
+  for (auto row = comparison.rbegin(); row != comparison.rend(); ++row) {
+    if (IsPerfectBalance(*row)) perfect = &*row;
+    if (perfect != nullptr && (*perfect)["versus"] != (*row)["versus"]) perfect = nullptr;
+    if (!IsPerfectBalance(*row)) limits.push_back(LimitText(*row, perfect));
+  }
+  for (auto limit = limits.rbegin(); limit != limits.rend(); ++limit) absl::StrAppend(&text, *limit, "\n");
+
   std::vector<std::string> notes;
   for (const Json& row : comparison) {
     for (const Json& note : row["summary"]["notes"]) {

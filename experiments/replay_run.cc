@@ -78,6 +78,7 @@ void ReplayRun::Watch(const StepBatch& batch, absl::Span<const int32_t> tokens) 
 }
 
 absl::Status ReplayRun::Prepare(const RecordedLoad& seen) {
+  if (experiment().planning().has_cold()) return Prepare(PlaceContiguously(shape()));
   seen_steps_ = seen.steps;
   const CoActivation together = co_activation_.has_value() ? co_activation_->view() : CoActivation{};
   ASSIGN_OR_RETURN(Placement placement,
@@ -120,7 +121,8 @@ absl::Status ReplayRun::Prepare(Placement placement) {
                      .copy_rate = parts_->copy_rate,
                      .random = &rebalance_random_,
                      .elastic = experiment().elastic(),
-                     .profiler = profiler_.has_value() ? &*profiler_ : nullptr},
+                     .profiler = profiler_.has_value() ? &*profiler_ : nullptr,
+                     .co_activation = co_activation_.has_value() ? &*co_activation_ : nullptr},
       step_routing_.get());
   return absl::OkStatus();
 }

@@ -14,6 +14,7 @@
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
 #include "engine/whole_file.h"
+#include "experiments/engine_options.h"
 #include "experiments/routing_report.h"
 #include "experiments/version.h"
 #include "models/catalogue.h"
@@ -245,7 +246,6 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
     plugin->set_library(located(plugin->library(), as_written.routing().plugin().library(), false));
     RETURN_IF_ERROR(AddLibrary(*plugin, "routing", &manifest));
   }
-  RETURN_IF_ERROR(FillDefaults(file, trace ? trace->header().granularity() : GRANULARITY_UNKNOWN, experiment));
   if (experiment->model().empty()) {
     if (trace == nullptr) {
       return absl::InvalidArgumentError(absl::StrCat(file, ": neither model nor trace is named; give --trace FILE"));
@@ -263,6 +263,11 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
     if (!model.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", model.status().message()));
     *manifest.mutable_model() = *std::move(model);
   }
+  if (const absl::Status status = ApplyEngineOptions(static_cast<int>(manifest.model().experts()), experiment);
+      !status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(file, ": ", status.message()));
+  }
+  RETURN_IF_ERROR(FillDefaults(file, trace ? trace->header().granularity() : GRANULARITY_UNKNOWN, experiment));
   if (IsFile(experiment->platform())) {
     RETURN_IF_ERROR(
         LoadTextProto(located(experiment->platform(), as_written.platform(), false), manifest.mutable_platform()));

@@ -51,13 +51,15 @@ bool IsOfBalancing(const std::string& path) {
 }
 
 struct Case {
-  std::string name, setting;
+  std::string name;
+  std::string setting;      // The fields that do not say how load is balanced: those compared have the same.
+  std::string of_setting;   // What names of the setting begin with: "ranks=8, ".
   ExperimentRequest request;
 };
 
 // Every combination of the variations, the last varying fastest.
 std::vector<Case> Cases(const ExperimentRequest& request, const std::vector<Variation>& variations) {
-  std::vector<Case> cases = {{"", "", request}};
+  std::vector<Case> cases = {{"", "", "", request}};
   for (const Variation& variation : variations) {
     std::vector<Case> next;
     for (const Case& base : cases) {
@@ -68,7 +70,10 @@ std::vector<Case> Cases(const ExperimentRequest& request, const std::vector<Vari
         const std::string field = variation.path.substr(variation.path.rfind('.') + 1);
         absl::StrAppend(&copy.name, copy.name.empty() ? "" : ", ",
                         variation.path == kPlacement ? value : absl::StrCat(field, "=", value));
-        if (!IsOfBalancing(variation.path)) absl::StrAppend(&copy.setting, assignment, "\n");
+        if (!IsOfBalancing(variation.path)) {
+          absl::StrAppend(&copy.setting, assignment, "\n");
+          copy.of_setting = copy.name + ", ";
+        }
         copy.request.set.push_back(assignment);
         next.push_back(std::move(copy));
       }
@@ -153,13 +158,14 @@ struct Prepared {
   Case c;
   ResolvedExperiment resolved;
   std::string out;
+  bool perfect_balance = false;  // The bound of the others of its setting.
 };
 
 // Resolves and checks every case before the first runs: a wrong field costs no time.  With `bound`, adds to each
-// setting the hindsight bound of its last placement that goes by load.
+// setting the oracle, with the slots of its last placement that goes by load, and the perfect balance.
 absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool bound, const std::string& out) {
   std::vector<Prepared> prepared;
-  const auto add = [&](Case c) -> absl::Status {
+  const auto add = [&](Case c, bool perfect_balance) -> absl::Status {
     ASSIGN_OR_RETURN(ResolvedExperiment resolved, ResolveExperiment(c.request));
     RETURN_IF_ERROR(Assemble(resolved).status());
     std::string folder = out.empty() ? "" : (std::filesystem::path(out) / FolderName(c.name)).string();
@@ -170,22 +176,29 @@ absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool boun
                                                        "; compare them without --out"));
       }
     }
-    prepared.push_back({std::move(c), std::move(resolved), std::move(folder)});
+    prepared.push_back({std::move(c), std::move(resolved), std::move(folder), perfect_balance});
     return absl::OkStatus();
   };
   std::optional<Case> to_bound;
   for (size_t i = 0; i < cases.size(); ++i) {
-    RETURN_IF_ERROR(add(cases[i]));
+    RETURN_IF_ERROR(add(cases[i], false));
     const Experiment& experiment = prepared.back().resolved.experiment();
     if (GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight()) to_bound = cases[i];
     const bool last_of_setting = i + 1 == cases.size() || cases[i + 1].setting != cases[i].setting;
-    if (!last_of_setting) continue;
-    if (bound && to_bound.has_value()) {
-      to_bound->name += " (hindsight bound)";
-      to_bound->request.set.push_back("planning.plan=hindsight");
-      RETURN_IF_ERROR(add(*std::move(to_bound)));
+    if (!last_of_setting || !bound) continue;
+    if (to_bound.has_value()) {
+      to_bound->name = to_bound->of_setting + "oracle (hindsight bound)";
+      for (const char* set : {"placement.policy=oracle", "planning.plan=hindsight", "rebalance.mode=none"}) {
+        to_bound->request.set.push_back(set);
+      }
+      RETURN_IF_ERROR(add(*std::move(to_bound), false));
+      to_bound.reset();
     }
-    to_bound.reset();
+    Case balanced = cases[i];
+    balanced.name = balanced.of_setting + "perfect balance (bound)";
+    // What it takes of the experiment besides its steps are the costs.  Nothing changes while it runs.
+    for (const char* set : {"rebalance.mode=none", "routing.policy=token_choice"}) balanced.request.set.push_back(set);
+    RETURN_IF_ERROR(add(std::move(balanced), true));
   }
   return prepared;
 }
@@ -212,8 +225,12 @@ absl::StatusOr<nlohmann::ordered_json> RunAll(const std::vector<Prepared>& prepa
     for (size_t i = first; i < prepared.size(); ++i) {
       if (reports[i].has_value() || !ReplaySameSteps(prepared[first].resolved, prepared[i].resolved)) continue;
       if (!out.empty()) folders.push_back(std::make_unique<ReportFolder>(prepared[i].out));
+      RunRequest request{&prepared[i].resolved, out.empty() ? nullptr : folders.back().get()};
+      for (size_t k = 0; prepared[i].perfect_balance && k < together.size(); ++k) {
+        if (prepared[together[k]].c.setting == prepared[i].c.setting) request.bound_of.push_back(k);
+      }
       together.push_back(i);
-      requests.push_back({&prepared[i].resolved, out.empty() ? nullptr : folders.back().get()});
+      requests.push_back(std::move(request));
     }
     done += together.size();
     options.progress_label = absl::StrCat("replay of ", together.size(), " alternatives, ", done, "/", prepared.size());
@@ -255,7 +272,7 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation) {
       ->expected(1)
       ->allow_extra_args(false);
   command->add_flag("--no-bound", flags->no_bound,
-                    "leave out the hindsight bound (a placement planned on the steps that are scored)");
+                    "leave out the bounds: the oracle (planned on the steps that are scored) and the perfect balance");
   command->add_flag("--json", flags->json, "print the comparison as JSON");
   command->callback([flags, &invocation] {
     invocation.action = [flags, stop = invocation.stop]() -> absl::Status {

@@ -90,7 +90,7 @@ void ForwardPass::CostBatch() {
       const AttentionLoad& load = work_->split.attention[part][rank];
       attention_[part * ranks_ + rank] = at_speed(costs.Attention(load));
       router_[part * ranks_ + rank] = at_speed(costs.Router(work_->RowsOfPart(part, rank)));
-      router_[part * ranks_ + rank].time += context_.router_overhead;
+      router_[part * ranks_ + rank].time += context_.router_overhead * static_cast<int64_t>(part == 0 ? pieces : 1);
       shared_[part * ranks_ + rank] = at_speed(costs.SharedExperts(load.tokens));
       dense_[part * ranks_ + rank] = at_speed(costs.DenseMlp(load.tokens));
     }

@@ -34,7 +34,7 @@ struct ForwardContext {
   Network* network;
   EventQueue* queue;
   std::vector<Observer*> observers;
-  // What choosing replicas adds to each call of a router.
+  // What choosing replicas adds to each router, for each piece of the batch.
   Duration router_overhead{};
 };
 
