@@ -78,10 +78,6 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
     return NewStepSource(first.experiment().workload(), *trace, runs[0]->shape().ranks, first.experiment().seed(),
                          options.stop, contents);
   };
-  const auto new_step_routing = [&] {
-    return NewStepRouting(experiment.routing(), shape, static_cast<int>(model.top_k()));
-  };
-  ASSIGN_OR_RETURN(const std::unique_ptr<StepRouting> step_routing, new_step_routing());
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   SimulationOptions simulation{.threads = options.threads > 0 ? options.threads : cores, .stop = options.stop};
 
@@ -146,7 +142,6 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
     if (absl::IsFailedPrecondition(status)) return InFile(first.manifest.inputs(0).path(), status);
     if (absl::IsDataLoss(status)) return InFile(first.trace_path, status);
     RETURN_IF_ERROR(status);
-    RETURN_IF_ERROR(parts->replica_choice->status());
   }
   std::vector<RunReport> reports;
   for (const auto& run : runs) {
