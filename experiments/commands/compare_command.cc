@@ -44,7 +44,8 @@ absl::StatusOr<Variation> ParseVariation(const std::string& text) {
 // Fields that say how load is balanced: alternatives that differ in these alone are compared with each other.
 bool IsOfBalancing(const std::string& path) {
   for (const char* field :
-       {"placement", "planning", "redundant_slots_per_rank", "replica_choice", "rebalance", "routing"}) {
+       {"placement", "planning", "redundant_slots_per_rank", "replica_choice", "rebalance", "routing",
+        "engine", "profiler"}) {
     if (path == field || absl::StartsWith(path, absl::StrCat(field, "."))) return true;
   }
   return false;
@@ -179,11 +180,16 @@ absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool boun
     prepared.push_back({std::move(c), std::move(resolved), std::move(folder), perfect_balance});
     return absl::OkStatus();
   };
-  std::optional<Case> to_bound;
+  // Of the setting at hand: the last placement that goes by load, and any that fails no ranks.  An engine's options decide
+  // what the bounds would have to change.
+  std::optional<Case> to_bound, to_balance;
   for (size_t i = 0; i < cases.size(); ++i) {
     RETURN_IF_ERROR(add(cases[i], false));
     const Experiment& experiment = prepared.back().resolved.experiment();
-    if (GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight()) to_bound = cases[i];
+    if (!experiment.has_engine() && experiment.elastic().failures().empty()) {
+      if (GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight()) to_bound = cases[i];
+      to_balance = cases[i];
+    }
     const bool last_of_setting = i + 1 == cases.size() || cases[i + 1].setting != cases[i].setting;
     if (!last_of_setting || !bound) continue;
     if (to_bound.has_value()) {
@@ -194,7 +200,8 @@ absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool boun
       RETURN_IF_ERROR(add(*std::move(to_bound), false));
       to_bound.reset();
     }
-    Case balanced = cases[i];
+    if (!to_balance.has_value()) continue;
+    Case balanced = *std::exchange(to_balance, std::nullopt);
     balanced.name = balanced.of_setting + "perfect balance (bound)";
     // What it takes of the experiment besides its steps are the costs.  Nothing changes while it runs.
     for (const char* set : {"rebalance.mode=none", "routing.policy=token_choice"}) balanced.request.set.push_back(set);

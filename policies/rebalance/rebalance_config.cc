@@ -1,6 +1,7 @@
 #include "policies/rebalance/rebalance_config.h"
 
 #include "absl/strings/str_cat.h"
+#include "engine/unit_text.h"
 
 namespace epsim {
 namespace {
@@ -91,6 +92,10 @@ absl::StatusOr<ElasticConfig> CompleteElasticConfig(ElasticConfig config) {
     }
     if (failure.at().empty()) {
       return absl::InvalidArgumentError(absl::StrCat("elastic.failures: number ", i + 1, " does not say when (at)"));
+    }
+    if (const auto at = ParseDuration(failure.at()); at.ok() && *at <= Duration{}) {
+      return absl::InvalidArgumentError(absl::StrCat("elastic.failures: number ", i + 1, ": at: \"", failure.at(),
+                                                     "\", but no load has been seen then; any later would do"));
     }
   }
   return config;
