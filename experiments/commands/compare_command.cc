@@ -163,7 +163,7 @@ struct Prepared {
 };
 
 // Resolves and checks every case before the first runs: a wrong field costs no time.  With `bound`, adds to each
-// setting the oracle, with the slots of its last placement that goes by load, and the perfect balance.
+// setting the oracle, with the slots of its first placement that goes by load, and the perfect balance.
 absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool bound, const std::string& out) {
   std::vector<Prepared> prepared;
   const auto add = [&](Case c, bool perfect_balance) -> absl::Status {
@@ -180,20 +180,21 @@ absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool boun
     prepared.push_back({std::move(c), std::move(resolved), std::move(folder), perfect_balance});
     return absl::OkStatus();
   };
-  // Of the setting at hand: the last placement that goes by load, and any that fails no ranks.  An engine's options decide
+  // Of the setting at hand: the first placement that goes by load, and any that fails no ranks.  An engine's options decide
   // what the bounds would have to change.
   std::optional<Case> to_bound, to_balance;
   for (size_t i = 0; i < cases.size(); ++i) {
     RETURN_IF_ERROR(add(cases[i], false));
     const Experiment& experiment = prepared.back().resolved.experiment();
     if (!experiment.has_engine() && experiment.elastic().failures().empty()) {
-      if (GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight()) to_bound = cases[i];
+      const bool by_load = GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight();
+      if (by_load && !to_bound.has_value()) to_bound = cases[i];
       to_balance = cases[i];
     }
     const bool last_of_setting = i + 1 == cases.size() || cases[i + 1].setting != cases[i].setting;
     if (!last_of_setting || !bound) continue;
     if (to_bound.has_value()) {
-      to_bound->name = to_bound->of_setting + "oracle (hindsight bound)";
+      to_bound->name = to_bound->of_setting + "oracle (hindsight)";
       for (const char* set : {"placement.policy=oracle", "planning.plan=hindsight", "rebalance.mode=none"}) {
         to_bound->request.set.push_back(set);
       }

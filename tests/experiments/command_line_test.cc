@@ -78,7 +78,8 @@ TEST_F(CommandLine, CompareShowsTheBoundAndTheSpeedUp) {
   const Outcome table = Epsim("compare " + experiment_ + " --out " + P("out"));
   EXPECT_EQ(table.exit_code, 0) << table.err;
   EXPECT_THAT(table.out, HasSubstr("contiguous"));
-  EXPECT_THAT(table.out, HasSubstr("eplb (hindsight bound)"));
+  EXPECT_THAT(table.out, HasSubstr("oracle (hindsight)"));
+  EXPECT_THAT(table.out, HasSubstr("perfect balance (bound)"));
   EXPECT_TRUE(std::filesystem::exists(P("out/comparison.json")));
   EXPECT_TRUE(std::filesystem::exists(P("out/eplb/summary.json")));
 }
