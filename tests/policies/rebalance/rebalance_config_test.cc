@@ -1,6 +1,5 @@
 #include "policies/rebalance/rebalance_config.h"
 
-#include <cmath>
 #include <string>
 
 #include "engine/text_proto.h"
