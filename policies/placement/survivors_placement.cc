@@ -22,6 +22,42 @@ std::vector<Rank> SurvivingRanks(const PlacementShape& shape, absl::Span<const R
   return ranks;
 }
 
+// How many of `ranks` are on each node, nodes without any left out.  Where nodes do not divide ranks they mean nothing:
+// one node then.
+std::vector<int> RanksOnNodes(const PlacementShape& shape, absl::Span<const Rank> ranks) {
+  if (shape.ranks % shape.nodes != 0) return {static_cast<int>(ranks.size())};
+  std::vector<int> on_node(shape.nodes);
+  for (Rank rank : ranks) ++on_node[Index(shape.node_of(rank))];
+  on_node.erase(std::remove(on_node.begin(), on_node.end(), 0), on_node.end());
+  return on_node;
+}
+
+// What `all`, a view of every rank, tells of some of them.
+class SurvivorCosts final : public CostView {
+ public:
+  SurvivorCosts(const CostView& all, absl::Span<const Rank> ranks, bool knows_exchange) : all_(all) {
+    const ExchangeCost* const exchange = all.exchange();
+    if (exchange == nullptr || !knows_exchange) return;
+    exchange_ = *exchange;
+    exchange_->sending.clear();
+    exchange_->receiving.clear();
+    for (Rank rank : ranks) {
+      exchange_->sending.push_back(exchange->sending[Index(rank)]);
+      exchange_->receiving.push_back(exchange->receiving[Index(rank)]);
+    }
+  }
+
+  Duration ExpertTime(Layer layer, absl::Span<const LogicalExpert> experts,
+                      absl::Span<const int32_t> tokens_per_slot) const override {
+    return all_.ExpertTime(layer, experts, tokens_per_slot);
+  }
+  const ExchangeCost* exchange() const override { return exchange_.has_value() ? &*exchange_ : nullptr; }
+
+ private:
+  const CostView& all_;
+  std::optional<ExchangeCost> exchange_;
+};
+
 class SurvivorsPlacement : public PlacementPolicy {
  public:
   SurvivorsPlacement(std::unique_ptr<PlacementPolicy> policy, const PlacementPolicyConfig& config,
@@ -40,6 +76,12 @@ class SurvivorsPlacement : public PlacementPolicy {
       small_previous_.reset();
     }
     PlacementRequest small = request;
+    std::optional<SurvivorCosts> costs;
+    if (request.cost != nullptr) {
+      const std::vector<Rank> ranks = SurvivingRanks(shape_, failed_);
+      const size_t nodes = RanksOnNodes(shape_, ranks).size();
+      small.cost = &costs.emplace(*request.cost, ranks, static_cast<size_t>(small_.nodes) == nodes);
+    }
     small.failed = {};
     small.layers = {};
     small.previous = small_previous_.has_value() ? &*small_previous_ : nullptr;
@@ -106,9 +148,7 @@ absl::StatusOr<PlacementShape> SurvivorShape(const PlacementShape& shape, absl::
                                                    small.slots, " slots are left for ", shape.experts, " experts, ",
                                                    shape.slots_per_rank(), " a rank", would_do));
   }
-  std::vector<int> on_node(shape.nodes);
-  for (Rank rank : ranks) ++on_node[Index(shape.node_of(rank))];
-  on_node.erase(std::remove(on_node.begin(), on_node.end(), 0), on_node.end());
+  const std::vector<int> on_node = RanksOnNodes(shape, ranks);
   const bool even = std::all_of(on_node.begin(), on_node.end(), [&](int count) { return count == on_node[0]; });
   small.nodes = even ? static_cast<int>(on_node.size()) : 1;
   return small;

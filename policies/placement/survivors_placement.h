@@ -16,7 +16,8 @@ namespace epsim {
 absl::StatusOr<PlacementShape> SurvivorShape(const PlacementShape& shape, absl::Span<const Rank> failed);
 
 // Requests without failed ranks go to `policy`.  For others a policy of its own is made by `make`, anew whenever other
-// ranks fail; the slots of failed ranks then hold kNoExpert.
+// ranks fail; the slots of failed ranks then hold kNoExpert.  Of the exchange it sees the survivors' ports, or nothing
+// where several nodes pass for one: what crosses the network would look as cheap as what does not.
 using MakePlacementPolicy = absl::StatusOr<std::unique_ptr<PlacementPolicy>> (*)(const PlacementPolicyConfig& config,
                                                                                  const PlacementShape& shape);
 std::unique_ptr<PlacementPolicy> NewSurvivorsPlacement(std::unique_ptr<PlacementPolicy> policy,

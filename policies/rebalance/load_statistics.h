@@ -13,8 +13,9 @@
 namespace epsim {
 
 // Rows are rings of their own for each layer, because layers may start anew at different times.  With a window of W
-// steps and at most M rows, a row sums ceil(W / M) steps, and the window holds the newest rows that make W steps or,
-// where W is no multiple, the few more that whole rows need.
+// steps and at most M rows, a row sums s = ceil(W / M) steps, and the window holds the newest ceil(W / s) rows.  Of
+// these the last may still be filling: once the ring has gone round, it counts up to s - 1 steps fewer than all rows
+// hold.
 class LoadStatistics {
  public:
   // REQUIRES: `config` is complete (rebalance_config.h).

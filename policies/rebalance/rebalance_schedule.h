@@ -20,12 +20,13 @@ class RebalanceSchedule {
   // A step has ended, of this utilisation (Utilization, below).
   void StepEnded(double utilization);
 
-  // Whether all layers are to be planned before the next step; never under `online`.
+  // Whether all layers are to be planned before the next step; never under `none` and `online`.
   bool due() const { return due_after_ > 0 ? steps_ >= due_after_ : false; }
   // The mean utilisation of the last steps (1000 at most), where it is above the threshold and the rebalance that is
   // due is to be skipped.
   std::optional<double> TooWellBalanced() const;
-  // The rebalance that was due has been skipped, or its plan made: the interval begins.
+  // The rebalance that was due has been skipped, or its plan made; or all layers have been planned because ranks failed
+  // or returned.  The interval begins.
   void Planned();
   // All of its layers are in force: under `chunked` the interval begins here.
   void Settled();
