@@ -20,7 +20,8 @@ class RebalanceSchedule {
   // A step has ended, of this utilisation (Utilization, below).
   void StepEnded(double utilization);
 
-  // Whether all layers are to be planned before the next step; never under `online`.
+  // Whether all layers are to be planned before the next step; never under `none` and
+  // `online`.
   bool due() const { return due_after_ > 0 ? steps_ >= due_after_ : false; }
   // The mean utilisation of the last steps (1000 at most), where it is above the threshold and the rebalance that is
   // due is to be skipped.
