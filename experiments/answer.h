@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "experiments/run.h"
+#include "experiments/run_report.h"
 #include "nlohmann/json.hpp"
 
 namespace epsim {

@@ -14,6 +14,7 @@
 #include "experiments/plan.h"
 #include "experiments/report_folder.h"
 #include "experiments/routing_report.h"
+#include "experiments/run_report.h"
 #include "experiments/setup.h"
 #include "experiments/steps_csv.h"
 #include "experiments/strategy_use.h"
@@ -26,11 +27,6 @@
 #include "policies/rebalance/expert_profiler.h"
 
 namespace epsim {
-
-struct RunReport {
-  nlohmann::ordered_json summary;
-  std::vector<double> step_time_us;  // [scored steps]
-};
 
 // What was replayed.
 struct ReplayedSteps {

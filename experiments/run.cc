@@ -14,6 +14,8 @@
 #include "engine/text_proto.h"
 #include "experiments/analytic_run.h"
 #include "experiments/plan.h"
+#include "experiments/replay_run.h"
+#include "experiments/report_folder.h"
 #include "traces/format/trace_reader.h"
 #include "traces/workload/step_source.h"
 

@@ -7,11 +7,12 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/stop_token.h"
-#include "experiments/replay_run.h"
-#include "experiments/report_folder.h"
+#include "experiments/run_report.h"
 #include "experiments/setup.h"
 
 namespace epsim {
+
+class ReportFolder;
 
 struct RunOptions {
   std::string out = {};  // Folder for the report's files, made if need be; empty: none are written.
