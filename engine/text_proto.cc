@@ -102,10 +102,10 @@ bool IsQuoted(std::string_view text) {
 
 // `value` as textproto writes a value of `field`.
 absl::StatusOr<std::string> Literal(const FieldDescriptor& field, std::string_view value, std::string_view place) {
+  if (field.is_repeated() && !value.empty() && value.front() == '[') return std::string(value);
   if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
     return value.empty() || value.front() != '{' ? absl::StrCat("{ ", View(value), " }") : std::string(value);
   }
-  if (field.is_repeated() && !value.empty() && value.front() == '[') return std::string(value);
   if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
     return IsQuoted(value) ? std::string(value) : absl::StrCat("\"", absl::CEscape(View(value)), "\"");
   }

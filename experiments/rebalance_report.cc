@@ -27,7 +27,13 @@ Json EventJson(const RebalanceRecord& record) {
   event["layers_changed"] = record.layers;
   event["slots_moved"] = record.slots;
   for (int way = 0; way < kMoveWays; ++way) event["bytes"][kWays[way]] = record.bytes[way];
-  event["in_force_after_us"] = record.settled.has_value() ? Json(Microseconds(*record.settled - record.time)) : Json();
+  const Json settled = record.settled.has_value() ? Json(Microseconds(*record.settled - record.time)) : Json();
+  event["in_force_after_us"] = settled;
+  if (!record.membership) return event;
+  // Serving stood still until all was in force.
+  event["out_of_service_us"] = settled;
+  event["tokens_per_s_before"] = record.tokens_per_s_before > 0 ? Json(record.tokens_per_s_before) : Json();
+  event["tokens_per_s_after"] = record.tokens_per_s_after.has_value() ? Json(*record.tokens_per_s_after) : Json();
   return event;
 }
 
@@ -40,7 +46,8 @@ std::string RebalanceModeName(const RebalanceConfig& config) {
 }
 
 Json RebalancesJson(const RebalanceConfig& config, const std::deque<RebalanceRecord>& records) {
-  if (config.has_none()) return nullptr;
+  const bool elastic = std::any_of(records.begin(), records.end(), [](const auto& record) { return record.membership; });
+  if (config.has_none() && !elastic) return nullptr;
   Json json;
   int64_t carried_out = 0, skipped = 0, slots = 0, bytes[kMoveWays] = {};
   Duration planning{}, stall{};
@@ -78,7 +85,19 @@ std::string RebalancesText(const Json& rebalances) {
   for (const auto& [way, bytes] : rebalances["bytes"].items()) {
     if (bytes.get<int64_t>() > 0) absl::StrAppend(&text, ", ", HumanBytes(bytes.get<double>()), " over ", way);
   }
-  return text + "\n";
+  text += "\n";
+  const auto rate = [](const Json& tokens) {
+    return tokens.is_null() ? std::string("-") : absl::StrFormat("%.0f", tokens.get<double>());
+  };
+  for (const Json& event : rebalances["events"]) {
+    if (!event.contains("out_of_service_us")) continue;
+    absl::StrAppendFormat(
+        &text, "  members           %s at %.1f ms: out of service for %.1f ms; %s tokens/s before, %s after\n",
+        event["reason"].get<std::string>(), event["time_us"].get<double>() / 1000,
+        event["out_of_service_us"].get<double>() / 1000, rate(event["tokens_per_s_before"]),
+        rate(event["tokens_per_s_after"]));
+  }
+  return text;
 }
 
 }  // namespace epsim

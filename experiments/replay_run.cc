@@ -8,11 +8,13 @@
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
 #include "engine/unit_text.h"
+#include "experiments/human_bytes.h"
 #include "experiments/json_text.h"
 #include "experiments/rebalance_report.h"
 #include "models/catalogue.h"
 #include "models/simulation/profiling.h"
 #include "policies/placement/contiguous_placement.h"
+#include "policies/rebalance/slot_moves.h"
 
 namespace epsim {
 namespace {
@@ -23,6 +25,29 @@ std::string PrintPrecision(const Precision& precision) {
                       NumberType_Name(precision.expert_activations()), ", other weights ",
                       NumberType_Name(precision.other_weights()), ", dispatch ", NumberType_Name(precision.dispatch()),
                       ", KV cache ", NumberType_Name(precision.kv_cache()));
+}
+
+// What moving weights takes of memory.
+std::vector<std::string> MigrationNotes(const ResolvedExperiment& resolved, const PlacementShape& shape) {
+  std::vector<std::string> notes;
+  const Experiment& experiment = resolved.experiment();
+  const Bytes expert = ExpertBytes(resolved.model(), experiment.costs().precision().expert_weights());
+  const RebalanceConfig& rebalance = experiment.rebalance();
+  if (!rebalance.has_none() && rebalance.migration().buffered()) {
+    notes.push_back(absl::StrCat("a buffer of ", HumanBytes(static_cast<double>((expert * shape.slots_per_rank()).count())),
+                                 " a GPU receives the weights of a layer"));
+  }
+  const bool staged = (!rebalance.has_none() && rebalance.migration().source() == MigrationConfig::HOST) ||
+                      !experiment.elastic().failures().empty();
+  if (!staged) return notes;
+  const Bytes host = expert * shape.experts * shape.layers;
+  const std::string& memory = resolved.manifest.platform().host().memory();
+  notes.push_back(absl::StrCat("each node stages all experts in ", HumanBytes(static_cast<double>(host.count())),
+                               " of host memory, ", HostStaging(shape).staged_per_rank(), " of each layer a rank"));
+  if (!memory.empty() && *ParseBytes(memory) < host) {
+    notes.push_back(absl::StrCat("does not fit: the host has ", memory));
+  }
+  return notes;
 }
 
 }  // namespace
@@ -133,6 +158,7 @@ std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const R
   if (facts.expert_bytes_per_gpu + facts.footprint.buffers + facts.routing_matrix > facts.gpu_memory) {
     notes.push_back("does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
   }
+  for (std::string& note : MigrationNotes(resolved_, shape())) notes.push_back(std::move(note));
   for (std::string& note : parts_->communication->notes()) notes.push_back(std::move(note));
   if (seen_steps_ == 0 && !replayed.trace_path.empty() && GoesByLoad(experiment().placement())) {
     notes.push_back("no load had been seen before the scored steps: placed as a server starts, contiguous");
@@ -195,6 +221,10 @@ absl::StatusOr<RunReport> ReplayRun::Report(const ReplayedSteps& replayed) {
   if (!replayed.analytic.is_null()) report.summary["analytic"] = replayed.analytic;
   if (folder_ == nullptr) return report;
 
+  if (profiler_.has_value()) {
+    ASSIGN_OR_RETURN(WholeFile * experts_file, folder_->Create("experts.txt"));
+    experts_file->Write(profiler_->Table());
+  }
   ASSIGN_OR_RETURN(WholeFile * summary_file, folder_->Create("summary.json"));
   summary_file->Write(JsonText(report.summary));
   Manifest manifest = resolved_.manifest;

@@ -160,7 +160,9 @@ absl::Status ValidateModel(const ModelSpec& model) {
 
 Bytes ExpertBytes(const ModelSpec& model, NumberType type) {
   const int64_t hidden = model.hidden(), inter = model.moe_intermediate();
-  return WeightBytes(inter, hidden, type) * 2 + WeightBytes(hidden, inter, type);
+  // NVFP4 has a float32 for each matrix beside the scales of its blocks.
+  const Bytes alphas(type == NVFP4 ? 3 * 4 : 0);
+  return WeightBytes(inter, hidden, type) * 2 + WeightBytes(hidden, inter, type) + alphas;
 }
 
 Bytes KvBytesPerToken(const ModelSpec& model, NumberType type) {

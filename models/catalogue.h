@@ -23,7 +23,7 @@ absl::StatusOr<ModelSpec> FindModel(std::string_view name);
 absl::Status ValidateModel(const ModelSpec& model);
 
 // Weights of one routed expert, scales included: gate and up [moe_intermediate, hidden], down [hidden,
-// moe_intermediate].
+// moe_intermediate]; in NVFP4 with the float32 (alpha) of each.
 Bytes ExpertBytes(const ModelSpec& model, NumberType type);
 
 // What one token leaves in the cache, all layers together: kv_lora_rank + qk_rope_head_dim values a layer with MLA,

@@ -44,7 +44,8 @@ absl::StatusOr<Variation> ParseVariation(const std::string& text) {
 // Fields that say how load is balanced: alternatives that differ in these alone are compared with each other.
 bool IsOfBalancing(const std::string& path) {
   for (const char* field :
-       {"placement", "planning", "redundant_slots_per_rank", "replica_choice", "rebalance", "routing"}) {
+       {"placement", "planning", "redundant_slots_per_rank", "replica_choice", "rebalance", "routing",
+        "engine", "profiler"}) {
     if (path == field || absl::StartsWith(path, absl::StrCat(field, "."))) return true;
   }
   return false;
@@ -162,7 +163,7 @@ struct Prepared {
 };
 
 // Resolves and checks every case before the first runs: a wrong field costs no time.  With `bound`, adds to each
-// setting the oracle, with the slots of its last placement that goes by load, and the perfect balance.
+// setting the oracle, with the slots of its first placement that goes by load, and the perfect balance.
 absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool bound, const std::string& out) {
   std::vector<Prepared> prepared;
   const auto add = [&](Case c, bool perfect_balance) -> absl::Status {
@@ -179,22 +180,29 @@ absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool boun
     prepared.push_back({std::move(c), std::move(resolved), std::move(folder), perfect_balance});
     return absl::OkStatus();
   };
-  std::optional<Case> to_bound;
+  // Of the setting at hand: the first placement that goes by load, and any that fails no ranks.  An engine's options decide
+  // what the bounds would have to change.
+  std::optional<Case> to_bound, to_balance;
   for (size_t i = 0; i < cases.size(); ++i) {
     RETURN_IF_ERROR(add(cases[i], false));
     const Experiment& experiment = prepared.back().resolved.experiment();
-    if (GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight()) to_bound = cases[i];
+    if (!experiment.has_engine() && experiment.elastic().failures().empty()) {
+      const bool by_load = GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight();
+      if (by_load && !to_bound.has_value()) to_bound = cases[i];
+      to_balance = cases[i];
+    }
     const bool last_of_setting = i + 1 == cases.size() || cases[i + 1].setting != cases[i].setting;
     if (!last_of_setting || !bound) continue;
     if (to_bound.has_value()) {
-      to_bound->name = to_bound->of_setting + "oracle (hindsight bound)";
+      to_bound->name = to_bound->of_setting + "oracle (hindsight)";
       for (const char* set : {"placement.policy=oracle", "planning.plan=hindsight", "rebalance.mode=none"}) {
         to_bound->request.set.push_back(set);
       }
       RETURN_IF_ERROR(add(*std::move(to_bound), false));
       to_bound.reset();
     }
-    Case balanced = cases[i];
+    if (!to_balance.has_value()) continue;
+    Case balanced = *std::exchange(to_balance, std::nullopt);
     balanced.name = balanced.of_setting + "perfect balance (bound)";
     // What it takes of the experiment besides its steps are the costs.  Nothing changes while it runs.
     for (const char* set : {"rebalance.mode=none", "routing.policy=token_choice"}) balanced.request.set.push_back(set);

@@ -95,6 +95,11 @@ absl::Status Rebalancer::RunUntil(SimTime when) {
 absl::StatusOr<std::pair<Placement, Duration>> Rebalancer::Plan(absl::Span<const Layer> layers) {
   PlacementRequest request;
   request.window = statistics_.Window(layers, routing_->placement());
+  std::vector<double> alike;
+  if (request.window.rows == 0) {  // Ranks failed before any load was seen.
+    alike.assign(static_cast<size_t>(shape_.layers) * shape_.experts, 1.0);
+    request.window = {.rows = 1, .layers = shape_.layers, .experts = shape_.experts, .tokens = alike};
+  }
   request.previous = &routing_->placement();
   request.layers = layers;
   request.failed = failed_;
@@ -369,7 +374,7 @@ void Rebalancer::OnHook(const HookRecord& hook) {
   if (hook.hook != EplbHook::kDoneSetCpu || !status_.ok()) return;
   const Layer layer{hook.moe_layer};
   if (std::find(turn_.begin(), turn_.end(), layer) == turn_.end()) return;
-  UpdateOnline(layer, std::max(now(), *std::max_element(hook.time.begin(), hook.time.end())));
+  UpdateOnline(layer, *std::max_element(hook.time.begin(), hook.time.end()));
 }
 
 void Rebalancer::UpdateOnline(Layer layer, SimTime when) {
@@ -384,8 +389,8 @@ void Rebalancer::UpdateOnline(Layer layer, SimTime when) {
   updates_.push_back({layer, std::move(planned->first), transfer});
   const Duration launch = transfer->migration.slots > 0 ? launch_ : Duration{};
   const Duration copy = CopyTime(transfer->migration, setup_.copy_rate);
-  // Copies within a GPU's memory follow what arrives.
-  Start(transfer, planner_free_ + launch + copy, [this, transfer, layer] {
+  // Copies within a GPU's memory follow what arrives.  The combine's end is known for good a little after it.
+  Start(transfer, std::max(now(), planner_free_ + launch + copy), [this, transfer, layer] {
     transfer->record->settled = now();
     // Closed since the step under way began, if at all.
     if (std::find(gated_.begin(), gated_.end(), layer) != gated_.end()) pass_->Open(layer);

@@ -101,7 +101,8 @@ class Rebalancer {
   bool serving_waits() const { return setup_.config.has_blocking() || setup_.config.has_chunked(); }
 
   RebalanceRecord* NewRecord(std::string reason);
-  // The placement that the policy makes of `layers` now, and how long that takes.
+  // The placement that the policy makes of `layers` now, and how long that takes.  Where no load has been seen since the
+  // last plan, as when a rank fails soon, all experts count alike.
   absl::StatusOr<std::pair<Placement, Duration>> Plan(absl::Span<const Layer> layers);
   absl::Status PlanAll(std::string reason);
   // Counts reach all ranks by an all-reduce, unless they ride along.
@@ -116,6 +117,7 @@ class Rebalancer {
   absl::Status ChangeMembers();
   // Serving stands still until all layers are as the policy has them now.
   absl::Status PlaceOnMembers(RebalanceRecord* record);
+  // The layer's combine ended at `when`, which may be past.
   void UpdateOnline(Layer layer, SimTime when);
   void TakeUpdates();
 

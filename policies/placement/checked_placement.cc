@@ -40,6 +40,7 @@ class CheckedPlacement : public PlacementPolicy {
       return absl::FailedPreconditionError("placement: the window is empty: no load has been seen to plan on");
     }
     RETURN_IF_ERROR(CheckFinite(window.tokens, shape_.layers, shape_.experts, "load"));
+    if (window.rows > 1) RETURN_IF_ERROR(CheckFinite(window.Total(), shape_.layers, shape_.experts, "total load"));
     if (request.profile != nullptr) {
       EPSIM_CHECK(request.profile->layers == shape_.layers && request.profile->experts == shape_.experts);
       RETURN_IF_ERROR(CheckFinite(request.profile->time_per_token, shape_.layers, shape_.experts, "time per token"));

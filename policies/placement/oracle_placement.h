@@ -23,7 +23,7 @@ double SumOfBusiest(const PlacementShape& shape, const LoadWindow& window, Layer
 // between nodes are of experts without other replicas, as shares then stay as they are.  Never worse than EPLB by
 // SumOfBusiest; not the optimum, which is NP-hard: perfect balance is the bound that none can pass.
 // No state, nothing random.  Fails where nodes do not divide ranks.
-inline constexpr int64_t kOracleWork = 1 << 16;
+inline constexpr int64_t kOracleWork = 1 << 15;
 absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewOraclePlacement(const PlacementShape& shape);
 
 }  // namespace epsim

@@ -30,7 +30,7 @@ std::optional<double> RebalanceSchedule::TooWellBalanced() const {
 
 void RebalanceSchedule::Planned() {
   steps_ = 0;
-  if (due_after_ > 0) due_after_ = config_.interval_steps();
+  if (due_after_ > 0) due_after_ = config_.interval_steps();  // A failure makes plans in any mode.
 }
 
 void RebalanceSchedule::Settled() {

@@ -171,6 +171,9 @@ TEST_F(SetFieldTest, ReplacesLists) {
   EXPECT_THAT(outing_.sizes(), ElementsAre(3, 4, 5));
   Set("sizes=6");
   EXPECT_THAT(outing_.sizes(), ElementsAre(6));
+  Set("placements=[{ eplb { interval: 1 } }, { eplb { interval: 2 } }]");
+  ASSERT_EQ(outing_.placements_size(), 2);
+  EXPECT_EQ(outing_.placements(1).eplb().interval(), 2);
 }
 
 TEST_F(SetFieldTest, MergesMessages) {

@@ -78,7 +78,8 @@ TEST_F(CommandLine, CompareShowsTheBoundAndTheSpeedUp) {
   const Outcome table = Epsim("compare " + experiment_ + " --out " + P("out"));
   EXPECT_EQ(table.exit_code, 0) << table.err;
   EXPECT_THAT(table.out, HasSubstr("contiguous"));
-  EXPECT_THAT(table.out, HasSubstr("eplb (hindsight bound)"));
+  EXPECT_THAT(table.out, HasSubstr("oracle (hindsight)"));
+  EXPECT_THAT(table.out, HasSubstr("perfect balance (bound)"));
   EXPECT_TRUE(std::filesystem::exists(P("out/comparison.json")));
   EXPECT_TRUE(std::filesystem::exists(P("out/eplb/summary.json")));
 }
@@ -88,11 +89,14 @@ TEST_F(CommandLine, CompareComparesWhatIsComparable) {
   const Outcome outcome = Epsim("compare " + experiment_ + " --vary ranks=4,8 --set planning.fraction=0.5 --json");
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   const auto rows = nlohmann::json::parse(outcome.out);
-  ASSERT_EQ(rows.size(), 6u);
-  for (size_t i = 0; i < 6; ++i) {
-    EXPECT_EQ(rows[i]["versus"], i < 3 ? "ranks=4, contiguous" : "ranks=8, contiguous");
-    EXPECT_EQ(rows[i]["summary"]["trace"]["steps"], rows[i / 3 * 3]["summary"]["trace"]["steps"]);
-    EXPECT_EQ(rows[i]["summary"]["hindsight"], i % 3 == 2);
+  // Contiguous, EPLB, the oracle, the perfect balance; on 4 ranks, then on 8.
+  ASSERT_EQ(rows.size(), 8u);
+  for (size_t i = 0; i < 8; ++i) {
+    EXPECT_EQ(rows[i]["versus"], i < 4 ? "ranks=4, contiguous" : "ranks=8, contiguous");
+    EXPECT_EQ(rows[i]["summary"]["trace"]["steps"], rows[i / 4 * 4]["summary"]["trace"]["steps"]);
+    EXPECT_EQ(rows[i]["summary"]["hindsight"], i % 4 == 2);
+    EXPECT_EQ(rows[i]["summary"]["placement"] == "perfect_balance", i % 4 == 3);
+    EXPECT_GE(rows[i / 4 * 4 + 3]["speedup"], rows[i]["speedup"]);
   }
 }
 

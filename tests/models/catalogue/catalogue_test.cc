@@ -50,6 +50,7 @@ TEST(ModelCatalogueTest, DeepSeekV3) {
   EXPECT_EQ(ExpertBytes(model, FP8).count(), 3 * (7168 * 2048 + 4 * 56 * 16));
   // 4.25 bits a weight.
   EXPECT_EQ(ExpertBytes(model, MXFP4).count(), 3 * 7168 * 2048 / 32 * 17);
+  EXPECT_EQ(ExpertBytes(model, NVFP4).count(), 3 * (7168 * 2048 / 16 * 9 + 4));  // An alpha for each matrix.
   // 512 + 64 values a layer.
   EXPECT_EQ(KvBytesPerToken(model, BF16).count(), 61 * 1152);
   // 576 values in five blocks of 128.

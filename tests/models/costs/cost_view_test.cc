@@ -162,7 +162,7 @@ class PredictedExchange : public testing::TestWithParam<std::string> {
     std::vector<double> load(kExperts);
     for (uint16_t expert : tokens_) load[expert] += kRanks;
     const CoActivation co_activation{.layers = 1, .tokens = kNodes * kTokens, .top_k = kTopK, .experts = sample};
-    const ModelCostView view(costs, LearnExchangeCost(site.cluster, communication));
+    const ModelCostView view(costs, nullptr, LearnExchangeCost(site.cluster, communication));
     PlacementRequest request;
     request.window = {.rows = 1, .layers = 1, .experts = kExperts, .tokens = load};
     request.cost = &view;

@@ -37,8 +37,9 @@ class FixedNetwork : public Network {
  public:
   FixedNetwork(EventQueue* queue, std::vector<Duration> delay) : queue_(queue), delay_(std::move(delay)) {}
 
-  PhaseId Start(StreamId, const TrafficMatrix& traffic, absl::Span<const SimTime> release, Listener listener) override {
-    phases_.push_back({std::move(listener), {}, 0});
+  PhaseId Start(StreamId stream, const TrafficMatrix& traffic, absl::Span<const SimTime> release,
+                Listener listener) override {
+    phases_.push_back({std::move(listener), {}, 0, false, stream == StreamId{0} ? Duration{} : weights});
     bytes.push_back(traffic.bytes);
     const PhaseId id{static_cast<int64_t>(phases_.size()) - 1};
     Revise(id, release);
@@ -49,7 +50,7 @@ class FixedNetwork : public Network {
     EXPECT_FALSE(phase.reported) << "phase " << static_cast<int64_t>(id);
     const SimTime last = *std::max_element(release.begin(), release.end());
     phase.finish.clear();
-    for (Duration delay : delay_) phase.finish.push_back(last + delay);
+    for (Duration delay : delay_) phase.finish.push_back(last + delay + phase.more);
     const int version = ++phase.version;
     queue_->Schedule(*std::min_element(phase.finish.begin(), phase.finish.end()), Phase::kComplete,
                      [this, id, version] {
@@ -70,6 +71,7 @@ class FixedNetwork : public Network {
   LinkClass limiting_class() const override { return LinkClass::kNvlink; }
 
   std::vector<std::vector<int64_t>> bytes;  // Of the phases so far.
+  Duration weights{};                       // Phases of other streams than the batch's take this much longer.
 
  private:
   struct PhaseState {
@@ -77,6 +79,7 @@ class FixedNetwork : public Network {
     std::vector<SimTime> finish;
     int version;
     bool reported = false;
+    Duration more{};
   };
   EventQueue* queue_;
   std::vector<Duration> delay_;
@@ -210,9 +213,16 @@ class ForwardPassTest : public testing::Test {
                       .network = &network,
                       .queue = &queue,
                       .observers = {&diary_}});
+    pass_ = &pass;
+    for (const int layer : closed_) pass.Close(Layer(layer));
     pass.Begin(program, work);
     if (meanwhile) meanwhile(queue, network);
     while (!pass.done()) queue.Step();
+    waits_.clear();
+    for (int layer = 0; layer < static_cast<int>(model_.moe_layers()); ++layer) {
+      waits_.push_back(pass.wait_for_weights(Layer(layer)));
+    }
+    pass_ = nullptr;
     end_ = queue.now();
     bytes_ = network.bytes;
     return diary_.lines;
@@ -227,6 +237,9 @@ class ForwardPassTest : public testing::Test {
   StepBatch batch_;
   std::vector<Duration> experts_ = {30us, 7us};
   std::vector<Duration> delay_ = {100us, 104us};
+  std::vector<int> closed_;      // MoE layers whose gate is closed before the step.
+  ForwardPass* pass_ = nullptr;  // In Run().
+  std::vector<Duration> waits_;  // For weights.  [MoE layers]
   Diary diary_;
   SimTime end_;
   std::vector<std::vector<int64_t>> bytes_;  // Of the exchanges, in order.

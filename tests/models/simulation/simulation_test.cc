@@ -106,6 +106,7 @@ class SimulationTest : public ForwardPassTest {
     Simulation simulation({.model = &model_,
                            .cluster = &cluster,
                            .costs = &pair_costs_,
+                           .expert_cost_scale = scale_.get(),
                            .communication = &admits_,
                            .schedule = CompleteScheduleConfig(schedule_).value(),
                            .network = &network,

@@ -9,6 +9,7 @@
 
 #include "models/simulation/routing_gain.h"
 #include "models/simulation/simulation.h"
+#include "policies/replica/static_replica_choice.h"
 #include "tests/models/simulation/forward_pass_fixture.h"
 
 namespace epsim {
@@ -36,7 +37,7 @@ class GivenSteps : public StepSource {
 // A microsecond a token-expert pair.
 class CostsByPair : public ConstantCosts {
  public:
-  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const override {
+  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double>) const override {
     Duration time{};
     for (const int32_t tokens : tokens_per_slot) time += Duration(1us) * tokens;
     return {time};
@@ -55,12 +56,6 @@ class Spread : public RoutingPolicy {
   }
   void EndStep(absl::Span<const int32_t>) override {}
 };
-
-SimulationOptions Options(StepRouting* policy) {
-  SimulationOptions options;
-  options.routing_policy = policy;
-  return options;
-}
 
 class StageTimes : public Observer {
  public:
@@ -82,7 +77,7 @@ class StepRoutingTest : public ForwardPassTest {
   StepRoutingTest() {
     model_.set_layers(kLayers);
     model_.set_moe_layers(kLayers);
-    for (int i = 0; i < kLayers * kRanks * kExperts; ++i) table_.slot.push_back(static_cast<uint16_t>(i % kExperts));
+    for (int i = 0; i < kLayers * kExperts; ++i) experts_of_slots_.push_back(LogicalExpert(i % kExperts));
     SetTokens({4, 2});
     batch_.layers = kLayers;
     batch_.top_k = 1;
@@ -109,7 +104,8 @@ class StepRoutingTest : public ForwardPassTest {
     times_ = {};
     gain_ = RoutingGain(kLayers);
     GivenSteps source({batch_, batch_});
-    const auto routing = NewTokenRouting(shape_, table_);
+    const auto choice = NewStaticReplicaChoice();
+    PlacedRouting routing(Placement(shape_, experts_of_slots_), choice.get(), 1, {});
     ForwardContext context{.model = &model_,
                            .cluster = &cluster,
                            .costs = &pair_costs_,
@@ -119,12 +115,13 @@ class StepRoutingTest : public ForwardPassTest {
                            .queue = &queue,
                            .observers = {&times_}};
     if (policy != nullptr) context.observers.push_back(&gain_);
-    ASSERT_TRUE(epsim::Simulate(context, shape_, *routing, source, Options(policy)).ok());
+    Simulation simulation(context, &routing, {}, policy);
+    ASSERT_TRUE(Replay(source, {&simulation}, {}).ok());
     end_ = queue.now();
   }
 
   const PlacementShape shape_{.layers = kLayers, .experts = kExperts, .slots = kExperts, .ranks = kRanks};
-  ReplicaTable table_{.layers = kLayers, .ranks = kRanks, .experts = kExperts, .slot = {}};
+  std::vector<LogicalExpert> experts_of_slots_;
   const std::vector<std::byte> ids_ = std::vector<std::byte>(kLayers * 6);
   CostsByPair pair_costs_;
   StageTimes times_;
@@ -215,7 +212,7 @@ TEST(RoutingWorth, NoBatchRepaysAKernelThatGrowsFasterThanItsGain) {
 TEST_F(StepRoutingTest, RecordsTheLoadAsRouted) {
   GivenSteps source({batch_, batch_});
   const auto policy = NewRouting();
-  const RecordedLoad load = RecordLoad(source, 2, kLayers, kExperts, 32, Options(policy.get())).value();
+  const RecordedLoad load = RecordLoad(source, 2, kLayers, kExperts, 32, {}, nullptr, policy.get()).value();
   EXPECT_THAT(load.window.Total(), ElementsAre(12, 0, 0, 0, 4, 4, 2, 2));
 }
 

@@ -192,9 +192,12 @@ TEST_P(PlacementContract, RefusesLoadsThatAreNone) {
   EXPECT_THAT(message({1, NAN, 3}), HasSubstr("load of layer 0, expert 1: nan is not a finite number"));
   EXPECT_THAT(message({1, 2, 3, 1, 2, -0.5}), HasSubstr("load of layer 0, expert 2, row 1: -0.5 is negative"));
   EXPECT_THAT(message({1, 2, 1e39}), HasSubstr("expert 2: 1e+39 is more than a float32 can hold"));
+  EXPECT_THAT(message({1, 2, 3e38, 1, 2, 3e38}), HasSubstr("total load of layer 0, expert 2: 6e+38 is more than"));
   PlacementPolicyConfig config;
   config.GetReflection()->MutableMessage(&config, config.GetDescriptor()->FindFieldByName(GetParam()));
-  if (GoesByLoad(config)) EXPECT_THAT(message({}), HasSubstr("the window is empty"));
+  if (GoesByLoad(config)) {
+    EXPECT_THAT(message({}), HasSubstr("the window is empty"));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryPolicy, PlacementContract, testing::ValuesIn(PolicyNames()),

@@ -148,7 +148,7 @@ absl::StatusOr<ElasticConfig> CompleteElastic(const std::string& text) {
 TEST(CompleteElasticConfig, FailuresAreNoticedAfterASecond) {
   EXPECT_EQ(CompleteElastic("")->detection_time(), "1 s");
   const ElasticConfig config =
-      CompleteElastic(R"(failures { rank: 0 at: "0 s" } failures { node: 3 at: "1 ms" returns_after: "2 s" }
+      CompleteElastic(R"(failures { rank: 0 at: "5 ms" } failures { node: 3 at: "1 ms" returns_after: "2 s" }
                          detection_time: "30 ms")")
           .value();
   EXPECT_EQ(config.detection_time(), "30 ms");
@@ -163,6 +163,9 @@ TEST(CompleteElasticConfig, EachFailureSaysWhatFailsAndWhen) {
   EXPECT_EQ(error(R"(failures { rank: 1 at: "1 s" } failures { at: "2 s" })"),
             "elastic.failures: number 2 says neither rank nor node fails");
   EXPECT_EQ(error("failures { node: 1 }"), "elastic.failures: number 1 does not say when (at)");
+  EXPECT_EQ(error(R"(failures { node: 1 at: "0 s" })"),
+            "elastic.failures: number 1: at: \"0 s\", but no load has been seen then; any later would do");
+  EXPECT_EQ(error(R"(failures { node: 1 at: "1 ps" })"), "");
 }
 
 TEST(CompleteElasticConfig, RefusesTimesOutOfRange) {

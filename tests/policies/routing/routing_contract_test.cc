@@ -71,7 +71,9 @@ class RoutingContract : public testing::TestWithParam<std::string> {
           all->emplace_back(shape, 1 + static_cast<int>(random.Below(600)), random);
           choices.emplace_back();
           const bool routes = policy->Routes(Layer(layer));
-          if (!ChangesRouting(Config())) EXPECT_FALSE(routes);
+          if (!ChangesRouting(Config())) {
+            EXPECT_FALSE(routes);
+          }
           policy->Route(Layer(layer), all->back().request(), &choices.back());
         }
       }
@@ -96,7 +98,9 @@ TEST_P(RoutingContract, ATokenGoesToAtMostTopKExpertsThatDiffer) {
         ASSERT_LE(count, shape.top_k);
         const std::set<int> experts(first, first + count);
         ASSERT_EQ(experts.size(), static_cast<size_t>(count)) << "an expert twice";
-        if (count > 0) ASSERT_LT(*experts.rbegin(), shape.experts);
+        if (count > 0) {
+          ASSERT_LT(*experts.rbegin(), shape.experts);
+        }
       }
     }
   }
