@@ -302,7 +302,7 @@ absl::Status Rebalancer::PlaceOnMembers(RebalanceRecord* record) {
 absl::Status Rebalancer::BeforeStep(int64_t step, const StopToken& stop) {
   step_ = step;
   stop_ = stop;
-  RETURN_IF_ERROR(status_);
+  if (!status_.ok()) return status_;  // RETURN_IF_ERROR has a status_ of its own.
   if (!begin_.has_value()) begin_ = now();
   RETURN_IF_ERROR(ChangeMembers());
   TakeUpdates();

@@ -1,6 +1,9 @@
 #include "policies/rebalance/rebalance_config.h"
 
+#include <string>
+
 #include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
 #include "engine/unit_text.h"
 
 namespace epsim {
@@ -11,6 +14,16 @@ constexpr uint32_t kMostSteps = 1'000'000'000;
 template <typename Value>
 absl::Status Refuse(const char* field, Value value, const char* range) {
   return absl::InvalidArgumentError(absl::StrCat("rebalance.", field, ": ", value, " is not ", range));
+}
+
+// So that sums of some thousands of them stay within range.
+constexpr Duration kLongestStall = kLongestStep, kLatestFailure = std::chrono::hours(24);
+
+absl::Status CheckTime(const std::string& field, const std::string& text, Duration most) {
+  const absl::StatusOr<Duration> time = ParseDuration(text);
+  if (!time.ok()) return absl::InvalidArgumentError(absl::StrCat(field, ": ", time.status().message()));
+  if (*time <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, ": \"", text, "\" is not at most ", Seconds(most), " s"));
 }
 
 absl::Status CompleteStatistics(LoadStatisticsConfig* statistics) {
@@ -44,6 +57,7 @@ absl::Status CompleteMigration(bool online, bool async_layer, MigrationConfig* m
     if (!(value >= 0.001 && value <= 1)) return Refuse(field, value, "in [0.001, 1]");
   }
   if (migration->launch().empty()) migration->set_launch("100 us");
+  RETURN_IF_ERROR(CheckTime("rebalance.migration.launch", migration->launch(), kLongestStall));
   if (!migration->has_buffered()) migration->set_buffered(async_layer);
   return absl::OkStatus();
 }
@@ -75,6 +89,7 @@ absl::StatusOr<RebalanceConfig> CompleteRebalanceConfig(RebalanceConfig config) 
   if (config.planning_time_per_layer().empty()) {
     config.set_planning_time_per_layer(config.has_online() ? "100 us" : "10 ms");
   }
+  RETURN_IF_ERROR(CheckTime("rebalance.planning_time_per_layer", config.planning_time_per_layer(), kLongestStall));
   absl::Status status = CompleteStatistics(config.mutable_statistics());
   if (status.ok())
     status = CompleteMigration(config.has_online(), config.has_async_layer(), config.mutable_migration());
@@ -84,6 +99,7 @@ absl::StatusOr<RebalanceConfig> CompleteRebalanceConfig(RebalanceConfig config) 
 
 absl::StatusOr<ElasticConfig> CompleteElasticConfig(ElasticConfig config) {
   if (config.detection_time().empty()) config.set_detection_time("1 s");
+  RETURN_IF_ERROR(CheckTime("elastic.detection_time", config.detection_time(), kLongestStall));
   for (int i = 0; i < config.failures_size(); ++i) {
     const Failure& failure = config.failures(i);
     if (failure.what_case() == Failure::WHAT_NOT_SET) {
@@ -97,6 +113,10 @@ absl::StatusOr<ElasticConfig> CompleteElasticConfig(ElasticConfig config) {
       return absl::InvalidArgumentError(absl::StrCat("elastic.failures: number ", i + 1, ": at: \"", failure.at(),
                                                      "\", but no load has been seen then; any later would do"));
     }
+    const std::string number = absl::StrCat("elastic.failures: number ", i + 1);
+    RETURN_IF_ERROR(CheckTime(number + ": at", failure.at(), kLatestFailure));
+    if (failure.returns_after().empty()) continue;
+    RETURN_IF_ERROR(CheckTime(number + ": returns_after", failure.returns_after(), kLatestFailure));
   }
   return config;
 }

@@ -8,10 +8,10 @@
 namespace epsim {
 
 // `config` with every default filled in, as reports show it.  Without a mode it gets `none`.  Fails on values out of
-// range; the error names the field, its value, and what would fit.
+// range, times above 10 minutes among them; the error names the field, its value, and what would fit.
 absl::StatusOr<RebalanceConfig> CompleteRebalanceConfig(RebalanceConfig config);
 
-// Likewise.
+// Likewise; times are at most 10 minutes, and a day for failures and returns.
 absl::StatusOr<ElasticConfig> CompleteElasticConfig(ElasticConfig config);
 
 }  // namespace epsim

@@ -57,7 +57,7 @@ TEST_F(CheckedPlacementTest, LetsGoodRequestsPass) {
   EXPECT_TRUE(Place().ok());
   times_ = {0, 1, 2, 3, 4, 1e12};
   EXPECT_TRUE(Place().ok());
-  tokens_.assign(12, std::numeric_limits<float>::max());
+  tokens_.assign(6, std::numeric_limits<float>::max());
   EXPECT_TRUE(Place().ok());
   EXPECT_EQ(requests_, 3);
 }
@@ -87,6 +87,15 @@ TEST_F(CheckedPlacementTest, SaysWhichLoadIsNone) {
   EXPECT_EQ(requests_, 0);
   // Policies that do not go by load refuse it all the same.
   EXPECT_FALSE(Place(false).ok());
+}
+
+// Each of two rows fits, but policies add them up.
+TEST_F(CheckedPlacementTest, SaysWhichTotalIsTooMuch) {
+  tokens_.assign(12, 1);
+  tokens_[1] = tokens_[6 + 1] = 3e38;
+  EXPECT_EQ(Error(), "placement: total load of layer 0, expert 1: 6e+38 is more than a float32 can hold");
+  tokens_[6 + 1] = 4e37;  // 3.4e38 in all.
+  EXPECT_TRUE(Place().ok());
 }
 
 TEST_F(CheckedPlacementTest, SaysWhichTimeIsNone) {

@@ -235,7 +235,7 @@ TEST(ComputeAwarePlacement, SaysWhatItCannotPlace) {
               HasSubstr("time per token of layer 0, expert 0: -1 is negative"));
   // Two rows of 3e38 add up to more than the largest float32.
   EXPECT_THAT(Place(ComputeAware(0.5), small, {1, 3e38, 1, 3e38}, {1, 1}).status().message(),
-              HasSubstr("the window's load of layer 0, expert 1: 6e+38 is more than a float32 can hold"));
+              HasSubstr("placement: total load of layer 0, expert 1: 6e+38 is more than a float32 can hold"));
 }
 
 }  // namespace

@@ -126,6 +126,18 @@ TEST(CompleteRebalanceConfig, RefusesSharesOutOfRange) {
   EXPECT_EQ(Error("migration { link_efficiency: 0.001 network_efficiency: 1 }"), "");
 }
 
+// Times are added up, layer by layer.
+TEST(CompleteRebalanceConfig, RefusesTimesOutOfRange) {
+  EXPECT_EQ(Error("planning_time_per_layer: \"600.1 s\""),
+            "rebalance.planning_time_per_layer: \"600.1 s\" is not at most 600 s");
+  EXPECT_EQ(Error("migration { launch: \"601 s\" }"), "rebalance.migration.launch: \"601 s\" is not at most 600 s");
+  EXPECT_EQ(Error("planning_time_per_layer: \"600 s\" migration { launch: \"600 s\" }"), "");
+  RebalanceConfig config;  // What no file could say.
+  config.set_planning_time_per_layer("10");
+  EXPECT_THAT(CompleteRebalanceConfig(config).status().message(),
+              testing::HasSubstr("rebalance.planning_time_per_layer: \"10\" has no unit"));
+}
+
 absl::StatusOr<ElasticConfig> CompleteElastic(const std::string& text) {
   ElasticConfig config;
   const absl::Status status = ParseTextProto(text, "a test", &config);
@@ -136,7 +148,7 @@ absl::StatusOr<ElasticConfig> CompleteElastic(const std::string& text) {
 TEST(CompleteElasticConfig, FailuresAreNoticedAfterASecond) {
   EXPECT_EQ(CompleteElastic("")->detection_time(), "1 s");
   const ElasticConfig config =
-      CompleteElastic(R"(failures { rank: 0 at: "0 s" } failures { node: 3 at: "1 ms" returns_after: "2 s" }
+      CompleteElastic(R"(failures { rank: 0 at: "5 ms" } failures { node: 3 at: "1 ms" returns_after: "2 s" }
                          detection_time: "30 ms")")
           .value();
   EXPECT_EQ(config.detection_time(), "30 ms");
@@ -151,6 +163,19 @@ TEST(CompleteElasticConfig, EachFailureSaysWhatFailsAndWhen) {
   EXPECT_EQ(error(R"(failures { rank: 1 at: "1 s" } failures { at: "2 s" })"),
             "elastic.failures: number 2 says neither rank nor node fails");
   EXPECT_EQ(error("failures { node: 1 }"), "elastic.failures: number 1 does not say when (at)");
+  EXPECT_EQ(error(R"(failures { node: 1 at: "0 s" })"),
+            "elastic.failures: number 1: at: \"0 s\", but no load has been seen then; any later would do");
+  EXPECT_EQ(error(R"(failures { node: 1 at: "1 ps" })"), "");
+}
+
+TEST(CompleteElasticConfig, RefusesTimesOutOfRange) {
+  const auto error = [](const std::string& text) { return std::string(CompleteElastic(text).status().message()); };
+  EXPECT_EQ(error(R"(failures { node: 1 at: "86401 s" })"),
+            "elastic.failures: number 1: at: \"86401 s\" is not at most 86400 s");
+  EXPECT_EQ(error(R"(failures { node: 1 at: "1 s" } failures { node: 1 at: "1 s" returns_after: "1e5 s" })"),
+            "elastic.failures: number 2: returns_after: \"1e5 s\" is not at most 86400 s");
+  EXPECT_EQ(error(R"(detection_time: "601 s")"), "elastic.detection_time: \"601 s\" is not at most 600 s");
+  EXPECT_EQ(error(R"(failures { node: 1 at: "86400 s" returns_after: "86400 s" } detection_time: "600 s")"), "");
 }
 
 }  // namespace
