@@ -4,7 +4,9 @@
 #include <filesystem>
 #include <utility>
 
+#include "engine/random_stream.h"
 #include "engine/status_macros.h"
+#include "models/catalogue.h"
 #include "models/routing/placed_routing.h"
 #include "models/simulation/simulation.h"
 
@@ -139,7 +141,15 @@ absl::StatusOr<WitnessedRun> Witness(const ResolvedExperiment& resolved) {
                                .network = &network,
                                .queue = &parts.queue,
                                .observers = {&witness}};
-  Simulation simulation(context, &witnessed_routing);
+  RandomStream random(experiment.seed(), "rebalance");
+  Simulation simulation(context, &witnessed_routing,
+                        {.config = experiment.rebalance(),
+                         .policy = parts.placement_policy.get(),
+                         .cost_view = parts.cost_view.get(),
+                         .expert_bytes = ExpertBytes(resolved.model(), experiment.costs().precision().expert_weights()),
+                         .copy_rate = parts.copy_rate,
+                         .random = &random,
+                         .elastic = experiment.elastic()});
   RETURN_IF_ERROR(Replay(*source, {&simulation}, {}));
   return run;
 }
