@@ -162,7 +162,8 @@ struct Prepared {
 };
 
 // Resolves and checks every case before the first runs: a wrong field costs no time.  With `bound`, adds to each
-// setting the oracle, with the slots of its last placement that goes by load, and the perfect balance.
+// setting the oracle, with the slots of its last placement that goes by load, and, while no ranks fail, the perfect
+// balance.
 absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool bound, const std::string& out) {
   std::vector<Prepared> prepared;
   const auto add = [&](Case c, bool perfect_balance) -> absl::Status {
@@ -184,6 +185,8 @@ absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool boun
     RETURN_IF_ERROR(add(cases[i], false));
     const Experiment& experiment = prepared.back().resolved.experiment();
     if (GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight()) to_bound = cases[i];
+    // A perfect balance has no ranks that fail: its placement never changes (Simulation::SetBoundOf).
+    const bool members_change = !experiment.elastic().failures().empty();
     const bool last_of_setting = i + 1 == cases.size() || cases[i + 1].setting != cases[i].setting;
     if (!last_of_setting || !bound) continue;
     if (to_bound.has_value()) {
@@ -194,6 +197,7 @@ absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool boun
       RETURN_IF_ERROR(add(*std::move(to_bound), false));
       to_bound.reset();
     }
+    if (members_change) continue;
     Case balanced = cases[i];
     balanced.name = balanced.of_setting + "perfect balance (bound)";
     // What it takes of the experiment besides its steps are the costs.  Nothing changes while it runs.
