@@ -163,12 +163,7 @@ struct Prepared {
 };
 
 // Resolves and checks every case before the first runs: a wrong field costs no time.  With `bound`, adds to each
-<<<<<<< HEAD
 // setting the oracle, with the slots of its first placement that goes by load, and the perfect balance.
-=======
-// setting the oracle, with the slots of its last placement that goes by load, and, while no ranks fail, the perfect
-// balance.
->>>>>>> t2
 absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool bound, const std::string& out) {
   std::vector<Prepared> prepared;
   const auto add = [&](Case c, bool perfect_balance) -> absl::Status {
@@ -191,17 +186,11 @@ absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool boun
   for (size_t i = 0; i < cases.size(); ++i) {
     RETURN_IF_ERROR(add(cases[i], false));
     const Experiment& experiment = prepared.back().resolved.experiment();
-<<<<<<< HEAD
     if (!experiment.has_engine() && experiment.elastic().failures().empty()) {
       const bool by_load = GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight();
       if (by_load && !to_bound.has_value()) to_bound = cases[i];
       to_balance = cases[i];
     }
-=======
-    if (GoesByLoad(experiment.placement()) && !experiment.planning().has_hindsight()) to_bound = cases[i];
-    // A perfect balance has no ranks that fail: its placement never changes (Simulation::SetBoundOf).
-    const bool members_change = !experiment.elastic().failures().empty();
->>>>>>> t2
     const bool last_of_setting = i + 1 == cases.size() || cases[i + 1].setting != cases[i].setting;
     if (!last_of_setting || !bound) continue;
     if (to_bound.has_value()) {
@@ -212,13 +201,8 @@ absl::StatusOr<std::vector<Prepared>> Prepare(std::vector<Case> cases, bool boun
       RETURN_IF_ERROR(add(*std::move(to_bound), false));
       to_bound.reset();
     }
-<<<<<<< HEAD
     if (!to_balance.has_value()) continue;
     Case balanced = *std::exchange(to_balance, std::nullopt);
-=======
-    if (members_change) continue;
-    Case balanced = cases[i];
->>>>>>> t2
     balanced.name = balanced.of_setting + "perfect balance (bound)";
     // What it takes of the experiment besides its steps are the costs.  Nothing changes while it runs.
     for (const char* set : {"rebalance.mode=none", "routing.policy=token_choice"}) balanced.request.set.push_back(set);
