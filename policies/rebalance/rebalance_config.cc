@@ -109,10 +109,6 @@ absl::StatusOr<ElasticConfig> CompleteElasticConfig(ElasticConfig config) {
     if (failure.at().empty()) {
       return absl::InvalidArgumentError(absl::StrCat("elastic.failures: number ", i + 1, " does not say when (at)"));
     }
-    if (const auto at = ParseDuration(failure.at()); at.ok() && *at <= Duration{}) {
-      return absl::InvalidArgumentError(absl::StrCat("elastic.failures: number ", i + 1, ": at: \"", failure.at(),
-                                                     "\", but no load has been seen then; any later would do"));
-    }
     const std::string number = absl::StrCat("elastic.failures: number ", i + 1);
     RETURN_IF_ERROR(CheckTime(number + ": at", failure.at(), kLatestFailure));
     if (failure.returns_after().empty()) continue;
