@@ -165,7 +165,7 @@ std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const R
   }
   if (is_bound_) {
     notes.push_back(
-        "perfect balance: every rank has the mean of the experts' work and of the traffic; a bound, not a policy");
+        "perfect balance: every rank has the mean of all work and of the traffic; a bound, not a policy");
   }
   if (hindsight()) notes.push_back("hindsight: planned on the steps that are scored; a bound, not a policy");
   if (step_routing_ != nullptr) {

@@ -23,9 +23,8 @@ struct ComparedWork {
 // fewest active experts and pairs of any alternative, at no less than CostModel::LeastExperts.  Every pair of ranks of
 // a node, and every pair of ranks of different nodes, has the mean of the copies between such: the fewest of any
 // alternative, rounded down.  A byte less here and a pair less there may come from different alternatives, so that the
-// bound may be out of reach for all.  Attention and what else goes by a rank's own tokens stays where it is: while ranks
-// have unequal tokens, an alternative whose experts happen to be light on the very ranks that come late may beat the
-// bound, by less than 1 % of a step where we tried.
+// bound may be out of reach for all.  Attention and what else goes by a rank's own tokens is levelled as well
+// (StepWork::level): experts may be light on the very ranks whose attention takes long.
 void BalanceLayer(absl::Span<const ComparedWork> compared, const CostModel& costs, const ExpertCostScale* scale,
                   const Cluster& cluster, const PlacementShape& shape, int layer, StepWork* work);
 

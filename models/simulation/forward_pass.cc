@@ -12,6 +12,15 @@ namespace {
 // The one communication stream of a batch; a second batch or a migration would have its own.
 constexpr StreamId kBatchStream{0};
 
+// Gives each of `ranks` neighbours the mean of their times, rounded down.
+void Level(std::vector<Cost>* costs, size_t ranks) {
+  for (size_t first = 0; first < costs->size(); first += ranks) {
+    Duration sum{};
+    for (size_t i = first; i < first + ranks; ++i) sum += (*costs)[i].time;
+    for (size_t i = first; i < first + ranks; ++i) (*costs)[i].time = sum / static_cast<int64_t>(ranks);
+  }
+}
+
 SimTime Latest(absl::Span<const SimTime> times) { return *std::max_element(times.begin(), times.end()); }
 
 }  // namespace
@@ -98,6 +107,10 @@ void ForwardPass::CostBatch() {
       quantize_[piece * ranks_ + rank] = at_speed(costs.Quantize(work_->rows[piece * ranks_ + rank]));
     }
     head_[rank] = at_speed(costs.LmHead(work_->batch->attention[rank].output_tokens));
+  }
+  if (work_->level) {
+    for (std::vector<Cost>* costs : {&attention_, &router_, &shared_, &dense_, &quantize_, &head_})
+      Level(costs, ranks_);
   }
   if (work_->routing_overhead.empty()) return;
   const std::vector<Cost> alike = router_;

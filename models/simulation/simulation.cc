@@ -105,6 +105,7 @@ absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, co
   if (policy_ != nullptr) policy_->Charge(*context_.cluster, shape_.layers, &work_);
   const bool in_pieces = work_.pieces() > 1 || work_.padded;
   whole_.resize(in_pieces ? shape_.layers : 0);
+  work_.level = !bound_of_.empty();
   std::vector<ComparedWork> compared;
   for (const Simulation* other : bound_of_) compared.push_back({&other->work_, &other->routing_->placement()});
   workers.ForEach(shape_.layers, [&](int layer) {

@@ -73,8 +73,8 @@ class PerfectBalance : public Bounds, public testing::WithParamInterface<Strateg
  protected:
   // Runs the alternatives on one node and on two, on traces of different skew, whole and in pieces.  With `even`, every
   // rank has as many decode tokens as any other, else what the draw gives it, prompts among them.  No step of the bound
-  // takes more than `step_share` of the same step of an alternative, nor the whole of them more than `run_share`.
-  void Compare(bool even, double step_share, double run_share) {
+  // takes longer than the same step of an alternative.
+  void Compare(bool even) {
     int runs = 0;
     for (const double skew : {1.0, 4.0, 40.0}) {
       for (const int most_tokens : {40, 400}) {
@@ -96,7 +96,7 @@ class PerfectBalance : public Bounds, public testing::WithParamInterface<Strateg
               continue;
             }
             ++runs;
-            CheckBound(*reports, step_share, run_share);
+            CheckBound(*reports);
           }
         }
       }
@@ -121,7 +121,7 @@ class PerfectBalance : public Bounds, public testing::WithParamInterface<Strateg
     return trace;
   }
 
-  static void CheckBound(const std::vector<RunReport>& reports, double step_share, double run_share) {
+  static void CheckBound(const std::vector<RunReport>& reports) {
     const RunReport& bound = reports.back();
     EXPECT_EQ(bound.summary["placement"], "perfect_balance");
     EXPECT_THAT(bound.summary["notes"].dump(), HasSubstr("a bound, not a policy"));
@@ -129,24 +129,19 @@ class PerfectBalance : public Bounds, public testing::WithParamInterface<Strateg
     for (size_t i = 0; i < kAlternatives.size(); ++i) {
       const RunReport& other = reports[i];
       ASSERT_EQ(other.step_time_us.size(), bound.step_time_us.size());
-      double bound_sum = 0, other_sum = 0;
       for (size_t step = 0; step < bound.step_time_us.size(); ++step) {
-        EXPECT_LE(bound.step_time_us[step], step_share * other.step_time_us[step])
+        EXPECT_LE(bound.step_time_us[step], other.step_time_us[step])
             << "alternative " << i << ", " << kAlternatives[i][0] << ", step " << step;
-        bound_sum += bound.step_time_us[step];
-        other_sum += other.step_time_us[step];
       }
-      EXPECT_LE(bound_sum, run_share * other_sum) << "alternative " << i << ", " << kAlternatives[i][0];
     }
   }
 };
 
-TEST_P(PerfectBalance, NoStepBeatsItWhereRanksHaveEquallyManyTokens) { Compare(true, 1, 1); }
+TEST_P(PerfectBalance, NoStepBeatsItWhereRanksHaveEquallyManyTokens) { Compare(true); }
 
-// Attention stays where it is.  With a[r] of it on rank r and e[r] of experts behind, ranks meet again at
-//   max over r of (a[r] + e[r])
-// which is less than the bound's max a + mean e where experts are light on the very rank whose attention is long.
-TEST_P(PerfectBalance, HardlyAnyStepBeatsItWhereRanksHaveUnequalTokens) { Compare(false, 1.01, 1.002); }
+// With a[r] of attention on rank r and e[r] of experts behind, ranks meet again at max over r of (a[r] + e[r]), which can
+// be less than max a + mean e, but not than mean a + mean e.
+TEST_P(PerfectBalance, NoStepBeatsItWhereRanksHaveUnequalTokens) { Compare(false); }
 
 INSTANTIATE_TEST_SUITE_P(All, PerfectBalance, testing::ValuesIn(kStrategies),
                          [](const testing::TestParamInfo<Strategy>& info) { return info.param.name; });
