@@ -137,28 +137,35 @@ std::shared_ptr<Rebalancer::Transfer> Rebalancer::NewTransfer(absl::Span<const L
   return transfer;
 }
 
-void Rebalancer::Start(std::shared_ptr<Transfer> transfer, SimTime when, absl::AnyInvocable<void()> arrived) {
+void Rebalancer::StartPhase(const TrafficMatrix& traffic, absl::Span<const SimTime> release,
+                            std::function<void()> done) {
+  // The network may report again, with other finishes: only the newest counts.
+  auto version = std::make_shared<int>(0);
+  context_.network->Start(kMigrationStream, traffic, release,
+                          [this, version, done = std::move(done)](PhaseId, absl::Span<const SimTime> finish) {
+                            const int reported = ++*version;
+                            const SimTime last = *std::max_element(finish.begin(), finish.end());
+                            context_.queue->Schedule(std::max(last, now()), Phase::kComplete,
+                                                     [version, reported, done] {
+                                                       if (reported != *version) return;
+                                                       ++*version;  // No report counts after this.
+                                                       done();
+                                                     });
+                          });
+}
+
+void Rebalancer::Start(std::shared_ptr<Transfer> transfer, SimTime when, std::function<void()> arrived) {
   EPSIM_CHECK(when >= now());
-  auto done = std::make_shared<absl::AnyInvocable<void()>>([transfer, arrived = std::move(arrived)]() mutable {
+  const auto done = [transfer, arrived = std::move(arrived)] {
     transfer->arrived = true;
     if (arrived) arrived();
-  });
+  };
   if (!transfer->migration.travels()) {
-    context_.queue->Schedule(when, Phase::kComplete, [done] { (*done)(); });
+    context_.queue->Schedule(when, Phase::kComplete, done);
     return;
   }
   context_.queue->Schedule(when, Phase::kArrive, [this, transfer, done] {
-    const std::vector<SimTime> release(shape_.ranks, now());
-    context_.network->Start(kMigrationStream, transfer->migration.traffic, release,
-                            [this, transfer, done](PhaseId, absl::Span<const SimTime> finish) {
-                              const int version = ++transfer->version;
-                              const SimTime last = *std::max_element(finish.begin(), finish.end());
-                              context_.queue->Schedule(std::max(last, now()), Phase::kComplete,
-                                                       [transfer, version, done] {
-                                                         if (version == transfer->version && !transfer->arrived)
-                                                           (*done)();
-                                                       });
-                            });
+    StartPhase(transfer->migration.traffic, std::vector<SimTime>(shape_.ranks, now()), done);
   });
 }
 
@@ -166,32 +173,25 @@ void Rebalancer::Install(const Transfer& transfer) {
   for (Layer layer : transfer.layers) routing_->SwitchLayer(layer, *next_);
 }
 
-absl::Status Rebalancer::GatherStatistics() {
+absl::Status Rebalancer::GatherStatistics(RebalanceRecord* record) {
   if (context_.communication->footprint().statistics_ride_along) return absl::OkStatus();
   Exchange exchange;
   context_.communication->Statistics(shape_.layers, &exchange);
   const SimTime begin = now();
-  const std::vector<SimTime> release(shape_.ranks, begin + exchange.launch);
-  auto finish = std::make_shared<std::pair<int, bool>>(0, false);
-  context_.network->Start(kMigrationStream, exchange.traffic, release,
-                          [this, finish](PhaseId, absl::Span<const SimTime> times) {
-                            const int version = ++finish->first;
-                            context_.queue->Schedule(std::max(now(), *std::max_element(times.begin(), times.end())),
-                                                     Phase::kComplete, [finish, version] {
-                                                       if (version == finish->first) finish->second = true;
-                                                     });
-                          });
-  RETURN_IF_ERROR(RunUntil(finish->second));
+  bool gathered = false;
+  StartPhase(exchange.traffic, std::vector<SimTime>(shape_.ranks, begin + exchange.launch),
+             [&gathered] { gathered = true; });
+  RETURN_IF_ERROR(RunUntil(gathered));
   const Duration busy = *std::max_element(exchange.busy.begin(), exchange.busy.end());
   RETURN_IF_ERROR(RunUntil(std::max(now(), begin + std::max(exchange.floor, exchange.launch + busy))));
-  NoteStall(StageKind::kStatistics, CostSource::kNetwork, begin, current_);
+  NoteStall(StageKind::kStatistics, CostSource::kNetwork, begin, record);
   return absl::OkStatus();
 }
 
 absl::Status Rebalancer::PlanAll(std::string reason) {
   current_ = NewRecord(std::move(reason));
   schedule_.Planned();
-  RETURN_IF_ERROR(GatherStatistics());
+  RETURN_IF_ERROR(GatherStatistics(current_));
   const std::vector<Layer> all = AllLayers(shape_.layers);
   const SimTime begin = now();
   using Planned = std::pair<Placement, Duration>;

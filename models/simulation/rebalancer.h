@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,10 +51,10 @@ struct RebalanceSetup {
   RebalanceConfig config;  // Complete (rebalance_config.h).
   PlacementPolicy* policy = nullptr;
   const CostView* cost_view = nullptr;
-  Bytes expert_bytes{};                // Weights of one expert in one layer, with scales.
-  BytesPerSecond copy_rate{1};         // Of a GPU's memory.
-  RandomStream* random = nullptr;      // The policy's.
-  ElasticConfig elastic;               // Complete.
+  Bytes expert_bytes{};                           // Weights of one expert in one layer, with scales.
+  BytesPerSecond copy_rate{1};                    // Of a GPU's memory.
+  RandomStream* random = nullptr;                 // The policy's.
+  ElasticConfig elastic;                          // Complete.
   ExpertProfiler* profiler = nullptr;             // Null: nothing is profiled.
   CoActivationRecorder* co_activation = nullptr;  // Null: nothing is recorded.
 };
@@ -86,7 +87,6 @@ class Rebalancer {
     std::vector<Layer> layers;
     Migration migration;
     RebalanceRecord* record;
-    int version = 0;  // Of its finish: only the newest counts.
     bool arrived = false;
   };
   // A layer that was planned beside the step: takes effect before the next one.
@@ -101,16 +101,18 @@ class Rebalancer {
   bool serving_waits() const { return setup_.config.has_blocking() || setup_.config.has_chunked(); }
 
   RebalanceRecord* NewRecord(std::string reason);
-  // The placement that the policy makes of `layers` now, and how long that takes.  Where no load has been seen since the
-  // last plan, as when a rank fails soon, all experts count alike.
+  // The placement that the policy makes of `layers` now, and how long that takes.  Where no load has been seen since
+  // the last plan, as when a rank fails soon, all experts count alike.
   absl::StatusOr<std::pair<Placement, Duration>> Plan(absl::Span<const Layer> layers);
   absl::Status PlanAll(std::string reason);
   // Counts reach all ranks by an all-reduce, unless they ride along.
-  absl::Status GatherStatistics();
+  absl::Status GatherStatistics(RebalanceRecord* record);
   // Those of `layers` that change from the placement in force to `next`, with what has to move.
   std::shared_ptr<Transfer> NewTransfer(absl::Span<const Layer> layers, const Placement& next, RebalanceRecord* record);
   // Starts at `when`; `arrived` is then called once, as an event.
-  void Start(std::shared_ptr<Transfer> transfer, SimTime when, absl::AnyInvocable<void()> arrived);
+  void Start(std::shared_ptr<Transfer> transfer, SimTime when, std::function<void()> arrived);
+  // Starts a phase on the migration stream now; `done` is called once, as an event, when its last rank has finished.
+  void StartPhase(const TrafficMatrix& traffic, absl::Span<const SimTime> release, std::function<void()> done);
   void Install(const Transfer& transfer);
   absl::Status StartNext();
   // Ranks that have failed or returned by now.
