@@ -10,7 +10,7 @@
 #include "models/simulation/routing_gain.h"
 #include "models/simulation/simulation.h"
 #include "policies/replica/static_replica_choice.h"
-#include "tests/models/simulation/forward_pass_fixture.h"
+#include "tests/models/simulation/given_steps.h"
 
 namespace epsim {
 namespace {
@@ -18,31 +18,6 @@ namespace {
 using ::testing::ElementsAre;
 
 constexpr int kRanks = 2, kLayers = 2, kExperts = 4;
-
-class GivenSteps : public StepSource {
- public:
-  explicit GivenSteps(std::vector<StepBatch> batches) : batches_(std::move(batches)) {}
-  absl::StatusOr<const StepBatch*> Next(SimTime) override {
-    return next_ < batches_.size() ? &batches_[next_++] : nullptr;
-  }
-  std::optional<int64_t> total_steps() const override { return static_cast<int64_t>(batches_.size()); }
-  std::string description() const override { return "given"; }
-  bool resampled() const override { return false; }
-
- private:
-  const std::vector<StepBatch> batches_;
-  size_t next_ = 0;
-};
-
-// A microsecond a token-expert pair.
-class CostsByPair : public ConstantCosts {
- public:
-  Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double>) const override {
-    Duration time{};
-    for (const int32_t tokens : tokens_per_slot) time += Duration(1us) * tokens;
-    return {time};
-  }
-};
 
 // In layer 1 token t of a source goes to expert t mod 4.
 class Spread : public RoutingPolicy {

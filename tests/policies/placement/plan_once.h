@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/text_proto.h"
@@ -27,6 +28,28 @@ inline absl::StatusOr<Placement> PlanOnce(const std::string& config, const Place
   request.previous = previous;
   request.random = &random;
   return (*policy)->Place(request);
+}
+
+// The placement with these experts in its slots, [layers, slots].
+inline Placement Make(const PlacementShape& shape, const std::vector<int>& ids) {
+  std::vector<LogicalExpert> experts;
+  for (int id : ids) experts.push_back(LogicalExpert(id));
+  return Placement(shape, std::move(experts));
+}
+
+// What `policy` plans on loads [rows, layers, experts], from the placement in force on.
+inline Placement Place(PlacementPolicy* policy, const PlacementShape& shape, const std::vector<double>& tokens,
+                       const Placement* previous, absl::Span<const Layer> layers = {}) {
+  RandomStream random(1, "place");
+  PlacementRequest request;
+  request.window = {.rows = static_cast<int>(tokens.size()) / (shape.layers * shape.experts),
+                    .layers = shape.layers,
+                    .experts = shape.experts,
+                    .tokens = tokens};
+  request.previous = previous;
+  request.layers = layers;
+  request.random = &random;
+  return policy->Place(request).value();
 }
 
 // The expert in each slot of a layer.

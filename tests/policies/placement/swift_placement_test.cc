@@ -10,6 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/policies/placement/plan_once.h"
 
 namespace epsim {
 namespace {
@@ -17,32 +18,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-Placement Make(const PlacementShape& shape, const std::vector<int>& ids) {
-  std::vector<LogicalExpert> experts;
-  for (int id : ids) experts.push_back(LogicalExpert(id));
-  return Placement(shape, std::move(experts));
-}
-
-std::vector<int> Phy2Log(const Placement& placement, int layer = 0) {
-  std::vector<int> experts;
-  for (LogicalExpert expert : placement.experts_of_slots(Layer(layer))) experts.push_back(static_cast<int>(expert));
-  return experts;
-}
-
-Placement Place(PlacementPolicy* policy, const PlacementShape& shape, const std::vector<double>& tokens,
-                const Placement* previous, absl::Span<const Layer> layers = {}) {
-  RandomStream random(1, "swift_placement_test");
-  PlacementRequest request;
-  request.window = {.rows = static_cast<int>(tokens.size()) / (shape.layers * shape.experts),
-                    .layers = shape.layers,
-                    .experts = shape.experts,
-                    .tokens = tokens};
-  request.previous = previous;
-  request.layers = layers;
-  request.random = &random;
-  return policy->Place(request).value();
-}
 
 // One layer, from `before`.
 std::vector<int> Planned(const std::vector<int>& before, int ranks, const std::vector<double>& load,
