@@ -13,15 +13,15 @@
 #include "policies/placement/eplb_placement.h"
 #include "policies/placement/eplb_vec_placement.h"
 #include "policies/placement/flashlb_placement.h"
+#include "policies/placement/oracle_placement.h"
 #include "policies/placement/random_placement.h"
 #include "policies/placement/round_robin_placement.h"
 #include "policies/placement/survivors_placement.h"
 #include "policies/placement/swift_placement.h"
+#include "policies/placement/topology_aware_placement.h"
 #include "policies/placement/trtllm_placement.h"
 #include "policies/placement/vllm_placement.h"
 #include "policies/plugin/plugin_placement.h"
-#include "policies/placement/oracle_placement.h"
-#include "policies/placement/topology_aware_placement.h"
 
 namespace epsim {
 namespace {
@@ -40,10 +40,6 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewContiguousPlacement(shape);
     case PlacementPolicyConfig::kEplb:
       return NewEplbPlacement(config.eplb(), shape);
-    case PlacementPolicyConfig::kComputeAware:
-      return NewComputeAwarePlacement(config.compute_aware(), shape);
-    case PlacementPolicyConfig::kComputeAwareHierarchical:
-      return NewComputeAwareHierarchicalPlacement(config.compute_aware_hierarchical(), shape);
     case PlacementPolicyConfig::kRoundRobin:
       return NewRoundRobinPlacement(shape);
     case PlacementPolicyConfig::kRandom:
@@ -58,14 +54,18 @@ absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewUncheckedPolicy(const Placem
       return NewSwiftPlacement(config.swift(), shape);
     case PlacementPolicyConfig::kFlashlb:
       return NewFlashlbPlacement(config.flashlb(), shape);
-    case PlacementPolicyConfig::kElasticityAware:
-      return NewElasticityAwarePlacement(shape);
-    case PlacementPolicyConfig::kPlugin:
-      return NewPluginPlacement(config.plugin(), shape);
+    case PlacementPolicyConfig::kComputeAware:
+      return NewComputeAwarePlacement(config.compute_aware(), shape);
+    case PlacementPolicyConfig::kComputeAwareHierarchical:
+      return NewComputeAwareHierarchicalPlacement(config.compute_aware_hierarchical(), shape);
     case PlacementPolicyConfig::kTopologyAware:
       return NewTopologyAwarePlacement(shape);
     case PlacementPolicyConfig::kOracle:
       return NewOraclePlacement(shape);
+    case PlacementPolicyConfig::kElasticityAware:
+      return NewElasticityAwarePlacement(shape);
+    case PlacementPolicyConfig::kPlugin:
+      return NewPluginPlacement(config.plugin(), shape);
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return absl::InvalidArgumentError("placement: no policy is chosen");
   }
@@ -127,18 +127,18 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
     case PlacementPolicyConfig::kRandom:
     case PlacementPolicyConfig::POLICY_NOT_SET:
       return false;
-    case PlacementPolicyConfig::kElasticityAware:
     case PlacementPolicyConfig::kEplb:
-    case PlacementPolicyConfig::kComputeAware:
-    case PlacementPolicyConfig::kComputeAwareHierarchical:
     case PlacementPolicyConfig::kEplbVec:
     case PlacementPolicyConfig::kVllm:
     case PlacementPolicyConfig::kTrtllm:
     case PlacementPolicyConfig::kSwift:
     case PlacementPolicyConfig::kFlashlb:
-    case PlacementPolicyConfig::kPlugin:
+    case PlacementPolicyConfig::kComputeAware:
+    case PlacementPolicyConfig::kComputeAwareHierarchical:
     case PlacementPolicyConfig::kTopologyAware:
     case PlacementPolicyConfig::kOracle:
+    case PlacementPolicyConfig::kElasticityAware:
+    case PlacementPolicyConfig::kPlugin:
       return true;
   }
   EPSIM_CHECK(false);
@@ -147,6 +147,7 @@ bool GoesByLoad(const PlacementPolicyConfig& config) {
 bool GoesByProfile(const PlacementPolicyConfig& config) {
   return config.has_compute_aware() || config.has_compute_aware_hierarchical() || config.has_plugin();
 }
+
 bool GoesByCoActivation(const PlacementPolicyConfig& config) { return config.has_topology_aware(); }
 
 absl::StatusOr<std::unique_ptr<PlacementPolicy>> NewPlacementPolicy(const PlacementPolicyConfig& config,
