@@ -154,7 +154,7 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   if (!rebalance.ok()) return error(rebalance.status().message());
   *experiment->mutable_rebalance() = *std::move(rebalance);
   if (!experiment->rebalance().has_none()) {
-    if (!GoesByLoad(*placement)) {
+    if (!GoesByLoad(*placement) && !placement->has_random()) {  // Which draws anew each time.
       return error("rebalance: placement ", PlacementName(*placement), " does not go by load: it would change nothing");
     }
     if (planning->has_hindsight()) {
