@@ -7,7 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 
 namespace epsim {
 namespace {

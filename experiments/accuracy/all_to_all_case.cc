@@ -11,7 +11,7 @@
 #include "experiments/accuracy/drawn_layer.h"
 #include "experiments/accuracy/exchange_clock.h"
 #include "models/communication/communication.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 #include "platforms/cluster.h"
 
 namespace epsim {

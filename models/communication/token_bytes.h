@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/units.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 #include "models/model.pb.h"
 
 namespace epsim {

@@ -3,7 +3,7 @@
 #include "engine/check.h"
 #include "engine/status_macros.h"
 #include "models/costs/expert_cost_scale.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 #include "models/costs/roofline_cost_model.h"
 #include "models/costs/roofline_kernel.h"
 

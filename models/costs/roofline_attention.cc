@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "engine/check.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 
 namespace epsim {
 namespace {

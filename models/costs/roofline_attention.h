@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "models/costs/costs.pb.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 #include "models/costs/roofline_kernel.h"
 #include "models/model.pb.h"
 #include "traces/workload/step_batch.h"

@@ -7,7 +7,7 @@
 #include "engine/check.h"
 #include "engine/status_macros.h"
 #include "models/catalogue.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 #include "models/costs/roofline_attention.h"
 #include "models/costs/roofline_kernel.h"
 

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/status_macros.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 #include "platforms/cluster.h"
 
 namespace epsim {

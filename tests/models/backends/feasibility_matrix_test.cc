@@ -24,7 +24,7 @@
 #include "models/catalogue.h"
 #include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 #include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
 

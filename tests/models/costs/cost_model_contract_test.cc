@@ -7,7 +7,7 @@
 #include "gtest/gtest.h"
 #include "models/catalogue.h"
 #include "models/costs/cost_model.h"
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 #include "platforms/cluster.h"
 
 namespace epsim {

@@ -1,4 +1,4 @@
-#include "models/costs/number_type.h"
+#include "models/number_type.h"
 
 #include "gtest/gtest.h"
 

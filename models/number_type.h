@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "engine/units.h"
-#include "models/costs/costs.pb.h"
+#include "models/number_type.pb.h"
 
 namespace epsim {
 
