@@ -8,8 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/units.h"
-#include "models/number_type.h"
+#include "models/costs/costs.pb.h"
 #include "models/model.pb.h"
+#include "models/number_type.h"
 
 namespace epsim {
 
