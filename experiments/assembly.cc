@@ -145,6 +145,7 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   ASSIGN_OR_RETURN(parts->placement_policy, NewPlacementPolicy(experiment.placement(), parts->shape));
   ASSIGN_OR_RETURN(parts->replica_choice, NewReplicaChoice(experiment.replica_choice()));
   ASSIGN_OR_RETURN(parts->costs, NewCostModel(experiment.costs(), resolved.model(), platform.gpu()));
+  for (std::string& note : parts->costs->notes()) parts->notes.push_back(std::move(note));
   ASSIGN_OR_RETURN(parts->expert_cost_scale,
                    NewExpertCostScale(experiment.costs().expert_cost_scale(), parts->shape.layers, parts->shape.experts,
                                       experiment.seed()));
@@ -168,7 +169,7 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   RETURN_IF_ERROR(CheckElastic(experiment.elastic(), parts->shape, platform));
   ASSIGN_OR_RETURN(const BytesPerSecond memory_bandwidth, ParseHardwareBandwidth(platform.gpu().memory_bandwidth()));
   parts->copy_rate = BytesPerSecond(
-      std::llround(static_cast<double>(memory_bandwidth.count()) * experiment.costs().roofline().memory_efficiency()));
+      std::llround(static_cast<double>(memory_bandwidth.count()) * experiment.costs().roofline().gemm().memory_efficiency()));
   std::optional<ExchangeCost> exchange;
   if (GoesByCoActivation(experiment.placement())) {
     exchange = LearnExchangeCost(parts->cluster, *parts->communication);

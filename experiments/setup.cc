@@ -179,9 +179,6 @@ absl::Status FillDefaults(const std::string& place, Granularity granularity, Exp
   if (network->network_case() == NetworkConfig::NETWORK_NOT_SET) network->mutable_port();
   OutputConfig* output = experiment->mutable_output();
   if (!output->has_timeline_steps()) output->set_timeline_steps(2);
-  absl::StatusOr<CostConfig> costs = CompleteCostConfig(experiment->costs());
-  if (!costs.ok()) return error(costs.status().message());
-  *experiment->mutable_costs() = *std::move(costs);
   absl::StatusOr<RoutingPolicyConfig> routing = CompleteRoutingConfig(experiment->routing());
   if (!routing.ok()) return error(routing.status().message());
   *experiment->mutable_routing() = *std::move(routing);
@@ -276,6 +273,9 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
     if (!platform.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", platform.status().message()));
     *manifest.mutable_platform() = *std::move(platform);
   }
+  absl::StatusOr<CostConfig> costs = CompleteCostConfig(experiment->costs(), manifest.platform().gpu());
+  if (!costs.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", costs.status().message()));
+  *experiment->mutable_costs() = *std::move(costs);
   if (trace != nullptr) {
     RETURN_IF_ERROR(CheckTraceFitsModel(*trace, manifest.model()));
     RETURN_IF_ERROR(CheckTraceFitsRouting(experiment->routing(), resolved.trace_path, trace->header()));

@@ -98,6 +98,30 @@ std::string AccuracyTable(absl::Span<const PredictedCase> cases) {
   return text;
 }
 
+std::string SkewTable(absl::Span<const PredictedCase> cases) {
+  // Balancedness from here on; names sort from even to skewed.
+  constexpr std::pair<double, const char*> kBuckets[] = {
+      {0.95, "0.95 to 1"}, {0.7, "0.7 to 0.95"}, {0.4, "0.4 to 0.7"}, {0.2, "0.2 to 0.4"}, {0, "below 0.2"}};
+  std::map<std::tuple<std::string, std::string, size_t>, std::vector<PredictedCase>> groups;
+  for (const PredictedCase& one : cases) {
+    if (!one.unsupported.empty() || !one.balancedness.has_value()) continue;
+    size_t bucket = 0;
+    while (*one.balancedness < kBuckets[bucket].first) ++bucket;
+    groups[{one.measured->kind, one.measured->library, bucket}].push_back(one);
+  }
+  if (groups.empty()) return "";
+  std::string text = absl::StrFormat("%-14s %-30s %-13s %5s %8s %8s %8s %8s  %s\n", "kind", "library", "balancedness",
+                                     "cases", "median", "90 %", "bias", "worst", "worst case");
+  for (const auto& [key, predicted] : groups) {
+    const auto& [kind, library, bucket] = key;
+    const Accuracy accuracy = AccuracyOf(predicted);
+    absl::StrAppendFormat(&text, "%-14s %-30s %-13s %5d %8s %8s %8s %8s  %s\n", kind, library, kBuckets[bucket].second,
+                          predicted.size(), Percent(accuracy.median), Percent(accuracy.ninetieth),
+                          Percent(accuracy.bias), Percent(accuracy.worst), accuracy.worst_id);
+  }
+  return text;
+}
+
 std::string AccuracyCsv(absl::Span<const PredictedCase> cases) {
   std::string text = "id,kind,platform,metric,measured,predicted,relative_error,status\n";
   for (const PredictedCase& one : cases) {

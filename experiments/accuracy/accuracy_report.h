@@ -1,6 +1,7 @@
 // How far predictions are from measurements: a table by kind, library and platform, and a line a case.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,7 @@ struct PredictedCase {
   const Case* measured;
   double predicted = 0;          // In the metric of the case.
   std::string unsupported = {};  // The reason; empty where there is a prediction.
+  std::optional<double> balancedness = {};  // CaseModel::balancedness().
 
   double error() const { return predicted / measured->measured - 1; }
 };
@@ -33,6 +35,10 @@ Accuracy AccuracyOf(absl::Span<const PredictedCase> cases);
 // Lines of "kind library platform weight", cases, unsupported, median, 90th percentile, bias, worst; then the reasons
 // of the unsupported cases.  Where a library is measured on several platforms a line sums it up.
 std::string AccuracyTable(absl::Span<const PredictedCase> cases);
+
+// Lines of "kind library balancedness" and the same columns, for the cases that know how balanced the load is; empty
+// without.
+std::string SkewTable(absl::Span<const PredictedCase> cases);
 
 // "id,kind,platform,metric,measured,predicted,relative_error,status", a line a case, with the header.  Fields that hold
 // commas, quotes or line ends are quoted (RFC 4180).

@@ -73,6 +73,15 @@ absl::StatusOr<int64_t> IntegerField(const Case& measured, std::string_view name
   return number;
 }
 
+absl::StatusOr<double> NumberField(const Case& measured, std::string_view name, double least, double most) {
+  if (!HasField(measured, name)) return Problem(measured, name, "missing");
+  const nlohmann::json& value = measured.fields[std::string(name)];
+  if (!value.is_number() || !(value.get<double>() >= least && value.get<double>() <= most)) {
+    return Problem(measured, name, absl::StrCat(Shown(value), " is not a number from ", least, " to ", most));
+  }
+  return value.get<double>();
+}
+
 absl::StatusOr<std::string> TextField(const Case& measured, std::string_view name) {
   if (!HasField(measured, name)) return Problem(measured, name, "missing");
   const nlohmann::json& value = measured.fields[std::string(name)];

@@ -29,6 +29,7 @@ absl::StatusOr<std::vector<Case>> ReadCases(const std::string& path);
 
 // A field of a case.  Errors name the place and the field.
 absl::StatusOr<int64_t> IntegerField(const Case& measured, std::string_view name, int64_t least, int64_t most);
+absl::StatusOr<double> NumberField(const Case& measured, std::string_view name, double least, double most);
 absl::StatusOr<std::string> TextField(const Case& measured, std::string_view name);
 // Whether the field is there, and not null.
 bool HasField(const Case& measured, std::string_view name);

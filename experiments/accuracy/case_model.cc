@@ -3,6 +3,9 @@
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "experiments/accuracy/all_to_all_case.h"
+#include "experiments/accuracy/expert_layer_case.h"
+#include "experiments/accuracy/gemm_case.h"
+#include "experiments/accuracy/latent_attention_case.h"
 #include "experiments/accuracy/nccl_case.h"
 
 namespace epsim {
@@ -10,6 +13,11 @@ namespace epsim {
 absl::StatusOr<std::unique_ptr<CaseModel>> NewCaseModel(const Case& measured) {
   if (measured.kind == "ep_all_to_all") return NewAllToAllCase(measured);
   if (measured.kind == "nccl") return NewNcclCase(measured);
+  if (measured.kind == "dense_gemm") return NewDenseGemmCase(measured);
+  if (measured.kind == "grouped_gemm") return NewGroupedGemmCase(measured);
+  if (measured.kind == "moe_layer") return NewExpertLayerCase(measured);
+  if (measured.kind == "fused_moe") return NewFusedMoeCase(measured);
+  if (measured.kind == "mla_decode" || measured.kind == "mla_prefill") return NewLatentAttentionCase(measured);
   if (measured.kind == "latency" || measured.kind == "pcie") {
     return absl::UnimplementedError("the platform catalogue takes these as they are: inputs, not judged");
   }
@@ -29,6 +37,7 @@ absl::StatusOr<std::vector<PredictedCase>> PredictCases(const std::vector<Case>&
     } else {
       RETURN_IF_ERROR(model.status());
       ASSIGN_OR_RETURN(next.predicted, (*model)->Predict(nullptr));
+      next.balancedness = (*model)->balancedness();
     }
     predicted.push_back(std::move(next));
   }

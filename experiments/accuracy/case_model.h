@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,7 @@
 #include "engine/stop_token.h"
 #include "experiments/accuracy/accuracy_report.h"
 #include "experiments/accuracy/case_file.h"
-#include "models/communication/communication.pb.h"
+#include "models/timing/timing.pb.h"
 
 namespace epsim {
 
@@ -22,6 +23,8 @@ class CaseModel {
   // The same for cases that share a setup: platform, ranks, tokens or bytes, shape.  A fit is judged on groups that it
   // has not seen.
   virtual const std::string& group() const = 0;
+  // Mean over max of the tokens of the ranks, in a layer of experts; none in other cases.
+  virtual std::optional<double> balancedness() const { return std::nullopt; }
 };
 
 // An UnimplementedError where the case is well-formed but cannot be expressed: its message is the reason.  Any other

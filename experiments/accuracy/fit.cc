@@ -16,7 +16,7 @@
 #include "engine/check.h"
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
-#include "models/communication/library_timing.h"
+#include "models/timing/library_timing.h"
 
 namespace epsim {
 namespace {
@@ -104,6 +104,7 @@ class Search {
   absl::StatusOr<PredictedCase> Predict(Row& row) {
     PredictedCase predicted{.measured = row.measured};
     ASSIGN_OR_RETURN(predicted.predicted, row.model->Predict(&timings_.at(row.family)));
+    predicted.balancedness = row.model->balancedness();
     return predicted;
   }
 
@@ -175,7 +176,35 @@ bool Among(const std::string& name, const google::protobuf::RepeatedPtrField<std
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+// The family of the plan that is fitted on `measured`, null without.
+const FitGroup::Family* FamilyOf(const FitGroup& plan, const Case& measured) {
+  if (!measured.tight) return nullptr;
+  if (plan.case_libraries().empty() ? measured.library != plan.library()
+                                    : !Among(measured.library, plan.case_libraries())) {
+    return nullptr;
+  }
+  for (const FitGroup::Family& family : plan.family()) {
+    if (Among(measured.platform, family.platforms())) return &family;
+  }
+  return nullptr;
+}
+
 }  // namespace
+
+FitPlan ShippedFitPlan() {
+  FitPlan all;
+  for (const CatalogueFile& file : FitPlans()) {
+    FitPlan plan;
+    EPSIM_CHECK(ParseTextProto(file.text, file.path, &plan).ok());
+    all.MergeFrom(plan);
+  }
+  return all;
+}
+
+bool HasRows(const FitGroup& plan, const std::vector<Case>& cases) {
+  return std::any_of(cases.begin(), cases.end(),
+                     [&](const Case& measured) { return FamilyOf(plan, measured) != nullptr; });
+}
 
 absl::StatusOr<Fit> FitTimings(const FitGroup& plan, const std::vector<Case>& cases, Timings* timings,
                                const StopToken& stop, Progress* progress) {
@@ -210,17 +239,11 @@ absl::StatusOr<Fit> FitTimings(const FitGroup& plan, const std::vector<Case>& ca
   std::vector<Row> rows;
   std::set<std::string> groups;
   for (const Case& measured : cases) {
-    if (!measured.tight) continue;
-    if (plan.case_libraries().empty() ? measured.library != plan.library()
-                                      : !Among(measured.library, plan.case_libraries())) {
-      continue;
-    }
-    for (const FitGroup::Family& family : plan.family()) {
-      if (!Among(measured.platform, family.platforms())) continue;
-      ASSIGN_OR_RETURN(std::unique_ptr<CaseModel> model, NewCaseModel(measured));
-      groups.insert(model->group());
-      rows.push_back({&measured, family.name(), std::move(model)});
-    }
+    const FitGroup::Family* family = FamilyOf(plan, measured);
+    if (family == nullptr) continue;
+    ASSIGN_OR_RETURN(std::unique_ptr<CaseModel> model, NewCaseModel(measured));
+    groups.insert(model->group());
+    rows.push_back({&measured, family->name(), std::move(model)});
   }
   Fit fit{.groups = static_cast<int>(groups.size())};
   const int most = std::min(fit.groups / 3, kMostFittedParameters);

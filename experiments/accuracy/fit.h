@@ -1,4 +1,4 @@
-// Fits the parameters of libraries' timing to measured cases, and says how well the result holds for setups that it has
+// Fits the parameters of libraries' timing (models/timing) to measured cases, and says how well the result holds for setups that it has
 // not seen.
 #pragma once
 
@@ -15,7 +15,7 @@
 #include "experiments/accuracy/accuracy_report.h"
 #include "experiments/accuracy/case_model.h"
 #include "experiments/accuracy/fit.pb.h"
-#include "models/communication/timing.pb.h"
+#include "models/timing/timing.pb.h"
 
 namespace epsim {
 
@@ -42,7 +42,12 @@ struct Fit {
 absl::StatusOr<Fit> FitTimings(const FitGroup& plan, const std::vector<Case>& cases, Timings* timings,
                                const StopToken& stop, Progress* progress);
 
-// The plan that ships: one file.
+// The files of the plan that ships.
 absl::Span<const CatalogueFile> FitPlans();
+// All of them, in one.
+FitPlan ShippedFitPlan();
+
+// Whether some tight case is one of those that the plan is fitted on.
+bool HasRows(const FitGroup& plan, const std::vector<Case>& cases);
 
 }  // namespace epsim

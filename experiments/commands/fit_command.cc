@@ -1,4 +1,4 @@
-// `epsim fit`: the timing of communication libraries from measured cases.
+// `epsim fit`: the timing of libraries from measured cases.
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -15,7 +15,7 @@
 #include "engine/whole_file.h"
 #include "experiments/accuracy/fit.h"
 #include "experiments/commands/commands.h"
-#include "models/communication/library_timing.h"
+#include "models/timing/library_timing.h"
 
 namespace epsim {
 namespace {
@@ -69,14 +69,20 @@ absl::Status Write(const std::string& folder, const std::set<std::string>& libra
 }
 
 absl::Status FitAll(const FitFlags& flags, const StopToken& stop) {
+  ASSIGN_OR_RETURN(const std::vector<Case> cases, ReadCases(flags.cases));
   FitPlan plan;
-  if (flags.plan.empty()) {
-    const CatalogueFile& shipped = FitPlans()[0];
-    RETURN_IF_ERROR(ParseTextProto(shipped.text, shipped.path, &plan));
+  if (flags.plan.empty()) {  // Of what ships, what the cases are about.
+    const FitPlan shipped = ShippedFitPlan();
+    for (const FitGroup& group : shipped.fit()) {
+      if (HasRows(group, cases)) *plan.add_fit() = group;
+    }
+    if (plan.fit().empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(flags.cases, ": the plan that ships fits nothing to such cases; give a --plan"));
+    }
   } else {
     RETURN_IF_ERROR(LoadTextProto(flags.plan, &plan));
   }
-  ASSIGN_OR_RETURN(const std::vector<Case> cases, ReadCases(flags.cases));
   Timings timings;
   std::vector<PredictedCase> left_out;
   std::string text;
@@ -95,7 +101,9 @@ absl::Status FitAll(const FitFlags& flags, const StopToken& stop) {
         absl::StrCat("--library ", flags.library, ": not in the plan; it has ", absl::StrJoin(libraries, ", ")));
   }
   if (!flags.out.empty()) RETURN_IF_ERROR(Write(flags.out, fitted, timings));
-  std::cout << text << "leave one setup out, all fits:\n" << AccuracyTable(left_out);
+  const std::string skew = SkewTable(left_out);
+  std::cout << text << "leave one setup out, all fits:\n"
+            << AccuracyTable(left_out) << (skew.empty() ? "" : "\nby the balancedness of tokens over ranks:\n") << skew;
   return absl::OkStatus();
 }
 
@@ -103,7 +111,7 @@ absl::Status FitAll(const FitFlags& flags, const StopToken& stop) {
 
 void AddFitCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<FitFlags>();
-  CLI::App* command = app.add_subcommand("fit", "fit the timing of communication libraries to measured cases");
+  CLI::App* command = app.add_subcommand("fit", "fit the timing of libraries to measured cases");
   command->add_option("CASES", flags->cases, "a file of cases, one JSON object a line")->required();
   command->add_option("--plan", flags->plan, "what to fit on which cases (FitPlan, .txtpb); default: as shipped");
   command->add_option("--library", flags->library, "only the fits of this library");

@@ -44,8 +44,9 @@ absl::Status Validate(const ValidateFlags& flags, const StopToken& stop) {
     file->Write(AccuracyCsv(predicted));
     RETURN_IF_ERROR(file->Commit());
   }
+  const std::string skew = SkewTable(predicted);
   std::cout
-      << AccuracyTable(predicted)
+      << AccuracyTable(predicted) << (skew.empty() ? "" : "\nby the balancedness of tokens over ranks:\n") << skew
       << "\nThe catalogue was fitted to published cases (experiments/validation); for errors on setups that a fit has "
          "not seen: epsim fit\n";
   return absl::OkStatus();

@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "models/communication/communication.h"
-#include "models/communication/library_timing.h"
+#include "models/timing/library_timing.h"
 
 namespace epsim {
 

@@ -10,7 +10,7 @@
 #include "absl/types/span.h"
 #include "engine/units.h"
 #include "models/communication/exchange.h"
-#include "models/communication/library_timing.h"
+#include "models/timing/library_timing.h"
 #include "platforms/cluster.h"
 
 namespace epsim {

@@ -34,7 +34,7 @@ std::string_view Name(CostSource source) {
   __builtin_unreachable();
 }
 
-absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config) {
+absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config, const GpuSpec& gpu) {
   RETURN_IF_ERROR(CheckExpertCostScale(config.expert_cost_scale()));
   CostConfig complete = config;
   const auto or_default = [](NumberType type, NumberType fallback) {
@@ -51,7 +51,7 @@ absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config) {
   switch (config.model_case()) {
     case CostConfig::kRoofline:
     case CostConfig::MODEL_NOT_SET: {
-      ASSIGN_OR_RETURN(*complete.mutable_roofline(), CompleteRooflineConfig(config.roofline()));
+      ASSIGN_OR_RETURN(*complete.mutable_roofline(), CompleteRooflineConfig(config.roofline(), gpu, nullptr));
       break;
     }
   }
@@ -60,7 +60,7 @@ absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config) {
 
 absl::StatusOr<std::unique_ptr<CostModel>> NewCostModel(const CostConfig& config, const ModelSpec& model,
                                                         const GpuSpec& gpu) {
-  ASSIGN_OR_RETURN(const CostConfig complete, CompleteCostConfig(config));
+  ASSIGN_OR_RETURN(const CostConfig complete, CompleteCostConfig(config, gpu));
   switch (complete.model_case()) {
     case CostConfig::kRoofline:
       return NewRooflineCostModel(complete.roofline(), complete.precision(), model, gpu);

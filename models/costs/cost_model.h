@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -52,11 +54,14 @@ class CostModel {
   virtual Cost LeastExperts(double /*active*/, double /*pairs*/, int /*gpus*/) const { return {}; }
   // Final projection to the vocabulary for the tokens that need logits; once a forward pass.
   virtual Cost LmHead(int64_t tokens) const = 0;
+
+  // What the reader of a report must know of where times come from, so far.
+  virtual std::vector<std::string> notes() const { return {}; }
 };
 
-// `config` with every default filled in, as reports show it; without a model it gets `roofline`.  Fails on values out
-// of range.
-absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config);
+// `config` with every default for `gpu` filled in, as reports show it; without a model it gets `roofline`.  Fails on
+// values out of range.
+absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config, const GpuSpec& gpu);
 
 // Defaults need not be filled in.  Fails where GPU, precision and model do not go together (fp8 on a GPU without fp8
 // units): the error says what would.

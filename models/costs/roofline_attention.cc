@@ -9,10 +9,10 @@ namespace epsim {
 namespace {
 
 // Attention proper: floor + max(bytes * ps_per_byte, flops * ps_per_flop); nothing without tokens, as nobody launches
-// it.
-double Core(const GpuRates& rates, double floor_ps, double tokens, double bytes, double flops) {
+// it.  Unlike a GEMM it overlaps the two all of the way: it streams a cache through its SMs.
+double Core(const GpuRates& rates, double floor_ps, double tokens, double bytes, double flops_ps) {
   if (tokens == 0) return 0;
-  return floor_ps + std::max(bytes * rates.ps_per_byte, flops * rates.bf16_ps);
+  return floor_ps + std::max(bytes * rates.ps_per_byte, flops_ps);
 }
 
 // Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434).  With h heads, dn, dr, dv the head dimensions without
@@ -34,7 +34,8 @@ double Core(const GpuRates& rates, double floor_ps, double tokens, double bytes,
 //   output           GEMM [hidden, h * dv]
 class Mla final : public RooflineAttention {
  public:
-  Mla(const ModelSpec& model, const GpuRates& rates, NumberType weights, NumberType kv_cache) : rates_(rates) {
+  Mla(const ModelSpec& model, const GpuRates& rates, NumberType weights, NumberType kv_cache)
+      : model_(model), rates_(rates) {
     const NumberType activations = ProjectionActivations(weights);
     const int64_t hidden = model.hidden(), h = model.heads(), q = model.mla().q_lora_rank();
     const int64_t c = model.mla().kv_lora_rank(), dn = model.mla().qk_nope_head_dim();
@@ -52,9 +53,7 @@ class Mla final : public RooflineAttention {
     absorb_k_ = Gemm(rates, h, c, dn, weights, BF16);
     absorb_v_ = Gemm(rates, h, dv, c, weights, BF16);
     combine_ = Elementwise(rates, 6.0 * h * c);
-    decode_context_bytes_ = entry;
-    decode_token_bytes_ = 2.0 * h * (2 * c + dr);
-    decode_flops_ = 2.0 * h * (2 * c + dr);
+    kv_cache_ = kv_cache;
 
     kv_b_ = Gemm(rates, h * (dn + dv), c, weights, activations);
     prefill_context_bytes_ = 2.0 * (h * (dn + dv) + dr);
@@ -69,21 +68,20 @@ class Mla final : public RooflineAttention {
       ps += absorb_k_.Picoseconds(work.decode_tokens) + combine_.Picoseconds(work.decode_tokens) +
             absorb_v_.Picoseconds(work.decode_tokens);
     }
-    ps += Core(rates_, rates_.mla_decode_ps, work.decode_tokens,
-               work.decode_context * decode_context_bytes_ + work.decode_tokens * decode_token_bytes_,
-               work.decode_context * decode_flops_);
+    ps += LatentDecodePicoseconds(model_, rates_, kv_cache_, work.decode_tokens, work.decode_context);
     if (work.prefill_tokens > 0) ps += kv_b_.Picoseconds(work.prefill_context);
     ps += Core(rates_, rates_.kernel_ps, work.prefill_tokens,
                work.prefill_context * prefill_context_bytes_ + work.prefill_tokens * prefill_token_bytes_,
-               work.prefill_attended * prefill_flops_);
+               work.prefill_attended * prefill_flops_ * rates_.prefill_attention_ps);
     return ps;
   }
 
  private:
+  ModelSpec model_;
   GpuRates rates_;
+  NumberType kv_cache_;
   Elementwise norm_, norms_, rope_, combine_;
   Gemm down_, q_b_, output_, absorb_k_, absorb_v_, kv_b_;
-  double decode_context_bytes_, decode_token_bytes_, decode_flops_;
   double prefill_context_bytes_, prefill_token_bytes_, prefill_flops_;
 };
 
@@ -118,10 +116,11 @@ class Gqa final : public RooflineAttention {
                 output_.Picoseconds(work.tokens);
     if (work.decode_tokens > 0) ps += combine_.Picoseconds(work.decode_tokens);
     ps += Core(rates_, rates_.kernel_ps, work.decode_tokens,
-               work.decode_context * context_bytes_ + work.decode_tokens * token_bytes_, work.decode_context * flops_);
+               work.decode_context * context_bytes_ + work.decode_tokens * token_bytes_,
+               work.decode_context * flops_ * rates_.decode_attention_ps);
     ps += Core(rates_, rates_.kernel_ps, work.prefill_tokens,
                work.prefill_context * context_bytes_ + work.prefill_tokens * token_bytes_,
-               work.prefill_attended * flops_);
+               work.prefill_attended * flops_ * rates_.prefill_attention_ps);
     return ps;
   }
 
@@ -171,7 +170,7 @@ class GatedDeltaRule final : public RooflineAttention {
     return norm_.Picoseconds(work.tokens) + qkvz_.Picoseconds(work.tokens) + beta_.Picoseconds(work.tokens) +
            convolution_.Picoseconds(work.tokens) + work.sequences * convolution_sequence_ps_ +
            Core(rates_, rates_.kernel_ps, work.tokens, work.sequences * state_bytes_ + work.tokens * token_bytes_,
-                work.tokens * flops_) +
+                work.tokens * flops_ * rates_.prefill_attention_ps) +
            gated_norm_.Picoseconds(work.tokens) + output_.Picoseconds(work.tokens);
   }
 
@@ -183,6 +182,15 @@ class GatedDeltaRule final : public RooflineAttention {
 };
 
 }  // namespace
+
+double LatentDecodePicoseconds(const ModelSpec& model, const GpuRates& rates, NumberType kv_cache, double tokens,
+                               double context) {
+  const double h = model.heads(), c = model.mla().kv_lora_rank(), dr = model.mla().qk_rope_head_dim();
+  const int64_t values = int64_t{model.mla().kv_lora_rank()} + model.mla().qk_rope_head_dim();
+  const auto entry = static_cast<double>(ActivationBytes(values, kv_cache).count());
+  return Core(rates, rates.mla_decode_ps, tokens, context * entry + tokens * 2 * h * (2 * c + dr),
+              context * 2 * h * (2 * c + dr) * rates.decode_attention_ps);
+}
 
 AttentionWork SplitAttention(const AttentionLoad& load) {
   const int64_t prefill_tokens = load.tokens - load.decode_tokens;

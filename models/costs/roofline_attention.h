@@ -44,6 +44,11 @@ class RooflineAttention {
 std::unique_ptr<RooflineAttention> NewContextAttention(const ModelSpec& model, const GpuRates& rates,
                                                        NumberType weights, NumberType kv_cache);
 
+// Latent attention proper in decode, without what is around it in the block: `tokens` tokens with `context` cache entries
+// in all.  REQUIRES: the model has latent attention.
+double LatentDecodePicoseconds(const ModelSpec& model, const GpuRates& rates, NumberType kv_cache, double tokens,
+                               double context);
+
 // Of a layer with `model.linear_attention`.  REQUIRES: the model has it.
 std::unique_ptr<RooflineAttention> NewLinearAttention(const ModelSpec& model, const GpuRates& rates,
                                                       NumberType weights);

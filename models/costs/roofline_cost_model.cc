@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
@@ -9,6 +11,7 @@
 #include "models/catalogue.h"
 #include "models/number_type.h"
 #include "models/costs/roofline_attention.h"
+#include "models/costs/roofline_experts.h"
 #include "models/costs/roofline_kernel.h"
 
 namespace epsim {
@@ -35,7 +38,8 @@ class Mlp {
 class RooflineCostModel final : public CostModel {
  public:
   // REQUIRES: `model` is valid, no type in `precision` is NUMBER_TYPE_DEFAULT, the GPU has what they need.
-  RooflineCostModel(const GpuRates& rates, const Precision& precision, const ModelSpec& model)
+  RooflineCostModel(const GpuRates& rates, const Precision& precision, const ModelSpec& model,
+                    std::vector<std::string> notes)
       : model_(model),
         layers_(CountAttentionLayers(model)),
         context_attention_(NewContextAttention(model, rates, precision.other_weights(), precision.kv_cache())),
@@ -49,26 +53,11 @@ class RooflineCostModel final : public CostModel {
               ProjectionActivations(precision.other_weights())),
         sent_(precision.dispatch() != BF16 ? precision.dispatch() : precision.expert_activations()),
         quantize_(rates, 2.0 * model.hidden() + static_cast<double>(ActivationBytes(model.hidden(), sent_).count())),
-        tile_mask_(rates.tile_tokens - 1) {
+        experts_(rates, model, precision.expert_weights(), precision.expert_activations()),
+        notes_(std::move(notes)) {
     if (model.has_linear_attention()) {
       linear_attention_ = NewLinearAttention(model, rates, precision.other_weights());
     }
-
-    const int64_t hidden = model.hidden(), inter = model.moe_intermediate();
-    const NumberType weights = precision.expert_weights(), activations = precision.expert_activations();
-    const auto bytes = [&](double count) { return count * rates.ps_per_byte; };
-    const auto activation = [&](int64_t values) {
-      return static_cast<double>(ActivationBytes(values, activations).count());
-    };
-    const double flop = rates.PerFlop(Wider(weights, activations));
-    routed_floor_ = 2 * rates.grouped_gemm_ps + rates.kernel_ps;
-    gate_up_slot_ = bytes(2.0 * WeightBytes(inter, hidden, weights).count());
-    gate_up_pair_ = bytes(activation(hidden) + 4.0 * inter);
-    gate_up_row_ = 4.0 * hidden * inter * flop;
-    swiglu_pair_ = bytes(4.0 * inter + activation(inter));
-    down_slot_ = bytes(static_cast<double>(WeightBytes(hidden, inter, weights).count()));
-    down_pair_ = bytes(activation(inter) + 2.0 * hidden);
-    down_row_ = 2.0 * hidden * inter * flop;
   }
 
   Cost Attention(const AttentionLoad& load) const override {
@@ -104,20 +93,11 @@ class RooflineCostModel final : public CostModel {
   }
 
   Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const override {
-    if (!scale.empty()) return ScaledExperts(tokens_per_slot, scale);
-    int64_t active = 0, pairs = 0, rows = 0;
-    for (const int64_t tokens : tokens_per_slot) {
-      active += tokens > 0;
-      pairs += tokens;
-      rows += (tokens + tile_mask_) & ~tile_mask_;
-    }
-    return Experts(static_cast<double>(active), static_cast<double>(pairs), static_cast<double>(rows));
+    return Roofline(experts_.Picoseconds(tokens_per_slot, scale));
   }
 
-  // The mean over the GPUs: of the sums, and of each kernel the greater of the means of bytes and operations, without
-  // rounding to tiles.
   Cost LeastExperts(double active, double pairs, int gpus) const override {
-    return Experts(active / gpus, pairs / gpus, pairs / gpus);
+    return Roofline(experts_.LeastPicoseconds(active, pairs, gpus));
   }
 
   Cost LmHead(int64_t tokens) const override {
@@ -125,24 +105,9 @@ class RooflineCostModel final : public CostModel {
     return Roofline(head_norm_.Picoseconds(t) + head_.Picoseconds(t));
   }
 
+  std::vector<std::string> notes() const override { return notes_; }
+
  private:
-  Cost ScaledExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const {
-    EPSIM_CHECK(scale.size() == tokens_per_slot.size());
-    double active = 0, pairs = 0, rows = 0;
-    for (size_t slot = 0; slot < scale.size(); ++slot) {
-      const int64_t tokens = tokens_per_slot[slot];
-      active += tokens > 0 ? scale[slot] : 0;
-      pairs += scale[slot] * static_cast<double>(tokens);
-      rows += scale[slot] * static_cast<double>((tokens + tile_mask_) & ~tile_mask_);
-    }
-    return Experts(active, pairs, rows);
-  }
-
-  Cost Experts(double active, double pairs, double rows) const {
-    return Roofline(routed_floor_ + std::max(active * gate_up_slot_ + pairs * gate_up_pair_, rows * gate_up_row_) +
-                    pairs * swiglu_pair_ + std::max(active * down_slot_ + pairs * down_pair_, rows * down_row_));
-  }
-
   static Cost Roofline(double picoseconds) {
     return {.time = RoundUpWithinStep(picoseconds), .source = CostSource::kRoofline};
   }
@@ -159,12 +124,8 @@ class RooflineCostModel final : public CostModel {
   const NumberType sent_;  // The experts' input, as it leaves the router's rank or at the latest meets their weights.
   const Elementwise quantize_;
 
-  // Routed experts, in picoseconds: floors, then per active slot, token-expert pair and row of a tile.
-  const int64_t tile_mask_;
-  double routed_floor_;
-  double gate_up_slot_, gate_up_pair_, gate_up_row_;
-  double swiglu_pair_;
-  double down_slot_, down_pair_, down_row_;
+  const RooflineExperts experts_;
+  const std::vector<std::string> notes_;
 };
 
 // Whether `gpu` has tensor cores for `type`; `otherwise` says what would do.
@@ -209,8 +170,10 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewRooflineCostModel(const RooflineCo
                                                                 const GpuSpec& gpu) {
   RETURN_IF_ERROR(ValidateModel(model));
   RETURN_IF_ERROR(CheckPrecision(precision, gpu));
-  ASSIGN_OR_RETURN(const GpuRates rates, MakeGpuRates(config, gpu));
-  return std::make_unique<RooflineCostModel>(rates, precision, model);
+  std::vector<std::string> notes;
+  ASSIGN_OR_RETURN(const RooflineConfig complete, CompleteRooflineConfig(config, gpu, &notes));
+  ASSIGN_OR_RETURN(const GpuRates rates, MakeGpuRates(complete, gpu));
+  return std::make_unique<RooflineCostModel>(rates, precision, model, std::move(notes));
 }
 
 }  // namespace epsim

@@ -18,15 +18,10 @@ namespace epsim {
 //   router          norm, GEMM [experts, H] in bf16, top-k (2 * experts + 8 * top_k B)
 //   quantisation    a(H) + 2 * H B a token, in the type of dispatch or, where that is bf16, of expert activations
 //   head            norm (4 * H B), GEMM [vocabulary, H]
-//   routed experts  I = moe_intermediate; over slots with t > 0 tokens: active slots, pairs = sum t,
-//                   rows = sum ceil(t / tile) * tile:
-//     gate and up   grouped_floor + max(active * W13 + pairs * (a(H) + 4 * I) B, rows * 4 * H * I flop)
-//     SwiGLU        kernel_floor + pairs * (4 * I + a(I)) B
-//     down          grouped_floor + max(active * W2 + pairs * (a(I) + 2 * H) B, rows * 2 * H * I flop)
-//                   W13 and W2 are WeightBytes of [I, H] twice and of [H, I]; B and flop stand for picoseconds at the
-//                   rates of MakeGpuRates.  Without tokens the floors remain.
-//                   Experts of unequal cost count by their scale s: active = sum s, pairs = sum s * t,
-//                   rows = sum s * ceil(t / tile) * tile; the floors are those of the kernels and stay.
+//   routed experts  I = moe_intermediate; GroupedGemm [2 * I, H], SwiGLU (kernel_floor + pairs * (4 * I + a(I)) B),
+//                   GroupedGemm [H, I]; without tokens the floors remain.  Experts of unequal cost count by their
+//                   scale s: active = sum s, pairs = sum s * t, tiles s times as long; the floors are those of the
+//                   kernels and stay.
 //
 // Payloads: dispatch a(H) in `precision.dispatch`, combine 2 * H.
 // REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT (CompleteCostConfig).

@@ -148,7 +148,7 @@ TEST_F(CommandLine, BadInputIsOneLineAndExitCode2) {
   ExpectBadInput(run + "--set placment.policy=eplb", "placment");
   ExpectBadInput(run + "--set ranks=many", "ranks");
   ExpectBadInput(run + "--set ranks", "expected path.to.field=value");
-  ExpectBadInput(run + "--set costs.roofline.kernel_floor=2", "no unit");
+  ExpectBadInput(run + "--set costs.roofline.gemm.floor=2", "no unit");
   ExpectBadInput(run + "--set model=gpt-oss-20b", "has 24");
   ExpectBadInput(run + "--trace " + P("model.txtpb"), "model.txtpb");
   ExpectBadInput(run + "--trace " + P("absent.eptrace"), "absent.eptrace");

@@ -51,7 +51,7 @@ std::vector<std::string> FuzzSeeds() {
       R"(model: "deepseek-v3" platform: "gb200-nvl72" ranks: 72 workload { recorded {} max_steps: 5 }
          placement { contiguous {} } planning { hindsight {} }
          replica_choice { lp { planning_time: "80 us" } }
-         costs { precision { expert_weights: FP8 dispatch: FP8 } roofline { kernel_floor: "2 us" memory_efficiency: 0.8 } })",
+         costs { precision { expert_weights: FP8 dispatch: FP8 } roofline { gemm { floor: "2 us" memory_efficiency: 0.8 } } })",
       R"(model: "mixtral-8x7b" platform: "rtx-4090" ranks: 4 workload { lock_step { requests_per_rank: 2 } }
          communication { all_to_all {} } network { port {} } schedule { overlap_shared_experts: false }
          output { timeline_steps: 0 } replica_choice { static_nearest {} })",

@@ -60,12 +60,12 @@ class HostileInput : public SmallRun {
 
 TEST_F(HostileInput, CostsThatNoGpuHas) {
   const std::string run = "run " + experiment_ + " --out " + P("out/a") + " --set 'costs.roofline.";
-  ExpectProblem(run + "kernel_floor=100 s'", 2, {"kernel_floor: \"100 s\" is not from 0 to 1 s"});
-  ExpectProblem(run + "kernel_floor=8000000 s'", 2, {"kernel_floor: \"8000000 s\" is not from 0 to 1 s"});
-  ExpectProblem(run + "grouped_gemm_floor=2 s'", 2, {"grouped_gemm_floor: \"2 s\" is not from 0 to 1 s"});
-  ExpectProblem(run + "mla_decode_floor=2 s'", 2, {"mla_decode_floor: \"2 s\" is not from 0 to 1 s"});
-  ExpectProblem(run + "memory_efficiency=1e-300'", 2, {"memory_efficiency is 1e-300; it must be from 0.001 to 1"});
-  ExpectProblem(run + "compute_efficiency=1e-30'", 2, {"compute_efficiency is 1e-30; it must be from 0.001 to 1"});
+  ExpectProblem(run + "gemm.floor=100 s'", 2, {"roofline.gemm.floor: \"100 s\" is not from 0 to 1 s"});
+  ExpectProblem(run + "gemm.floor=8000000 s'", 2, {"roofline.gemm.floor: \"8000000 s\" is not from 0 to 1 s"});
+  ExpectProblem(run + "gemm.grouped_floor=2 s'", 2, {"roofline.gemm.grouped_floor: \"2 s\" is not from 0 to 1 s"});
+  ExpectProblem(run + "attention.decode_floor=2 s'", 2, {"roofline.attention.decode_floor: \"2 s\" is not from 0 to 1 s"});
+  ExpectProblem(run + "gemm.memory_efficiency=1e-300'", 2, {"gemm.memory_efficiency: 1e-300 is not in [0.001, 1]"});
+  ExpectProblem(run + "gemm.compute_efficiency=1e-30'", 2, {"gemm.compute_efficiency: 1e-30 is not in [0.001, 1]"});
 }
 
 TEST_F(HostileInput, PlatformsThatNobodyBuilds) {
@@ -99,10 +99,10 @@ TEST_F(HostileInput, AStepOfYearsIsRefused) {
     scoring: SOFTMAX)");
   WriteFile("platform.txtpb", R"(
     description: "an abacus" gpus_per_node: 4
-    gpu { name: "gpu" memory: "1000 PB" memory_bandwidth: "1 MB/s" bf16: "1 GFLOP/s" }
+    gpu { name: "gpu" memory: "1000 PB" memory_bandwidth: "1 MB/s" bf16: "1 GFLOP/s" sms: 100 }
     nvlink { bandwidth: "1 MB/s" latency: "1 s" } nic { bandwidth: "1 MB/s" latency: "1 s" })");
   ExpectProblem("run " + experiment_ + " --out " + P("out/a") +
-                    " --set costs.roofline.memory_efficiency=0.001 --set costs.roofline.compute_efficiency=0.001",
+                    " --set costs.roofline.gemm.memory_efficiency=0.001 --set costs.roofline.gemm.compute_efficiency=0.001",
                 2, {"step 20, of 32 tokens, takes 600 s of simulated time or more"});
 }
 
@@ -112,8 +112,8 @@ TEST_F(HostileInput, ARunOfMonthsIsRefused) {
   const std::string platform = ReadFile(P("platform.txtpb"));
   WriteFile("platform.txtpb", absl::StrReplaceAll(platform, {{"1 TB/s", "1 MB/s"}}));
   ExpectProblem("run " + experiment_ + " --out " + P("out/a") +
-                    " --set workload.continuous.running_requests_per_rank=1 --set costs.roofline.memory_efficiency=0.3"
-                    " --set costs.roofline.kernel_floor=1s",
+                    " --set workload.continuous.running_requests_per_rank=1 --set costs.roofline.gemm.memory_efficiency=0.3"
+                    " --set costs.roofline.gemm.floor=1s",
                 2, {"passes 30 days of simulated time, the longest run"});
 }
 

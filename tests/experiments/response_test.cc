@@ -54,8 +54,8 @@ const FasterPart kFasterParts[] = {
     {"NicLatency", "3 us", "1500 ns", false, true},
     {"PcieBandwidth", "20 GB/s", "40 GB/s", false, false},
     {"PcieLatency", "2 us", "1 us", false, false},
-    {"KernelFloor", nullptr, "costs.roofline.kernel_floor=\"1250 ns\"", true, true},
-    {"GroupedGemmFloor", nullptr, "costs.roofline.grouped_gemm_floor=\"5 us\"", true, true},
+    {"KernelFloor", nullptr, "costs.roofline.gemm.floor=\"800 ns\"", true, true},
+    {"GroupedGemmFloor", nullptr, "costs.roofline.gemm.grouped_floor=\"5 us\"", true, true},
 };
 
 class FasterPartResponse : public Response, public testing::WithParamInterface<FasterPart> {};

@@ -32,7 +32,7 @@ TEST_F(SetupTest, DefaultsAreFilledIn) {
   EXPECT_EQ(experiment.planning().fraction(), 0.25);
   EXPECT_TRUE(experiment.schedule().overlap_shared_experts());
   EXPECT_TRUE(experiment.network().has_port());
-  EXPECT_GT(experiment.costs().roofline().memory_efficiency(), 0);
+  EXPECT_GT(experiment.costs().roofline().gemm().memory_efficiency(), 0);
   EXPECT_EQ(resolved.model().name(), "small");
   EXPECT_EQ(resolved.manifest.platform().gpus_per_node(), 8u);
   EXPECT_EQ(resolved.trace_path, (folder_ / "small.eptrace").string());
@@ -136,7 +136,7 @@ TEST_F(SetupTest, AMisspeltFieldIsNamedWithItsPlace) {
 }
 
 TEST_F(SetupTest, AMissingUnitIsNamedWithItsPlace) {
-  const std::string error = Error("ranks: 8\ncosts { roofline { kernel_floor: \"2\" } }");
+  const std::string error = Error("ranks: 8\ncosts { roofline { gemm { floor: \"2\" } } }");
   EXPECT_THAT(error, HasSubstr("bad.txtpb:2:"));
   EXPECT_THAT(error, HasSubstr("\"2\" has no unit"));
 }

@@ -7,7 +7,7 @@
 #include "engine/text_proto.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "models/communication/library_timing.h"
+#include "models/timing/library_timing.h"
 
 namespace epsim {
 namespace {

@@ -37,7 +37,7 @@ Precision Types(NumberType weights, NumberType activations) {
   CostConfig config;
   config.mutable_precision()->set_expert_weights(weights);
   config.mutable_precision()->set_expert_activations(activations);
-  return CompleteCostConfig(config)->precision();
+  return CompleteCostConfig(config, FindPlatform("h100-sxm")->gpu())->precision();
 }
 
 GpuSpec Gpu(const char* platform) { return FindPlatform(platform)->gpu(); }

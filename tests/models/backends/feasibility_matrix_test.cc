@@ -120,7 +120,7 @@ class Matrix {
     CostConfig costs;
     costs.mutable_precision()->set_expert_weights(weights);
     costs.mutable_precision()->set_expert_activations(activations);
-    costs = *CompleteCostConfig(costs);
+    costs = *CompleteCostConfig(costs, cluster.platform().gpu());
     const std::string row =
         absl::StrCat(Name(backend), " | ", NumberType_Name(weights), " x ", NumberType_Name(activations), " | ",
                      model_name, " | ", site.platform, " x ", site.ranks, " | ");

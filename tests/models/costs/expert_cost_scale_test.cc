@@ -110,7 +110,7 @@ TEST(ExpertCostScaleTest, SaysWhatWouldDo) {
   EXPECT_EQ(error("spread: 0.5 scale: [1, 2, 3]"),
             "expert_cost_scale: scale and spread are both given; one of them would do");
   // What needs no model is refused with the rest of the cost config.
-  EXPECT_EQ(CompleteCostConfig(Parse<CostConfig>("expert_cost_scale { spread: 3 }")).status().message(),
+  EXPECT_EQ(CompleteCostConfig(Parse<CostConfig>("expert_cost_scale { spread: 3 }"), GpuSpec()).status().message(),
             "expert_cost_scale.spread is 3; it must be from 0 to 2");
   EXPECT_TRUE(New("scale: [1e-6, 1000, 1]", 4, 3).ok());
 }

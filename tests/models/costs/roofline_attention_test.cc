@@ -1,5 +1,5 @@
-// The attention block, kernel by kernel, on the GPU and model of round_numbers.h (1 ps a byte; operations are hidden
-// behind the bytes except where said).
+// The attention block, kernel by kernel, on the GPU and model of round_numbers.h (1 ps a byte; operations take no time
+// except where said).
 #include "models/costs/roofline_attention.h"
 
 #include "gtest/gtest.h"
@@ -35,7 +35,33 @@ TEST(RooflineAttentionTest, GroupedQueryPrefill) { EXPECT_EQ(Attention(Prefill(1
 // 16,793,600 ps, against 65,536 * (256 + 512) = 50,331,648 bytes.  At 4,096 tokens each, pairs are 8,390,656 * 16 for
 // the same tokens and outweigh the bytes: 67,125,248 ps.  All else is the same.
 TEST(RooflineAttentionTest, LongPrefillIsBoundByOperations) {
-  EXPECT_EQ(Attention(Prefill(16, 4096, 4096)) - Attention(Prefill(64, 1024, 1024)), 67'125'248 - 50'331'648);
+  GpuSpec gpu = RoundGpu();
+  gpu.set_bf16("1024 TFLOP/s");
+  const auto costs = RoundCosts(RoundConfig(), RoundModel(), gpu);
+  EXPECT_EQ((costs->Attention(Prefill(16, 4096, 4096)).time - costs->Attention(Prefill(64, 1024, 1024)).time).count(),
+            67'125'248 - 50'331'648);
+}
+
+// Half the efficiency, twice the time of operations: decode of one token in a context of 2^20 takes 2^20 * 512
+// operations, at 2^-8 ps 2,097,152 ps more.
+TEST(RooflineAttentionTest, PhasesHaveTheirOwnEfficiency) {
+  GpuSpec gpu = RoundGpu();
+  gpu.set_memory_bandwidth("900000 TB/s");
+  gpu.set_bf16("256 TFLOP/s");
+  const auto time = [&](const char* field, const AttentionLoad& load) {
+    CostConfig config = RoundConfig();
+    EXPECT_TRUE(SetField(field, config.mutable_roofline()).ok());
+    return RoundCosts(config, RoundModel(), gpu)->Attention(load).time.count();
+  };
+  const AttentionLoad decode = Decode(1, 1 << 20), prefill = Prefill(1, 1024, 1024);
+  EXPECT_NEAR(time("attention.decode_compute_efficiency=0.5", decode) -
+                  time("attention.decode_compute_efficiency=1", decode),
+              2'097'152, 1);
+  EXPECT_EQ(time("attention.prefill_compute_efficiency=0.5", decode),
+            time("attention.prefill_compute_efficiency=1", decode));
+  EXPECT_NEAR(time("attention.prefill_compute_efficiency=0.5", prefill) -
+                  time("attention.prefill_compute_efficiency=1", prefill),
+              1024 * 1025 / 2 * 512 / 256.0, 1);
 }
 
 // Without tokens the projections start empty, and nobody launches attention: norm, qkv, rope, output.

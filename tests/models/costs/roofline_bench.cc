@@ -14,6 +14,8 @@ std::unique_ptr<CostModel> DeepSeekOnH200() {
   gpu.set_memory_bandwidth("4.8 TB/s");
   gpu.set_bf16("989 TFLOP/s");
   gpu.set_fp8("1978 TFLOP/s");
+  gpu.set_sms(132);
+  gpu.set_compute_capability(90);
   CostConfig config;
   config.mutable_precision()->set_expert_weights(FP8);
   return *NewCostModel(config, *FindModel("deepseek-v3"), gpu);

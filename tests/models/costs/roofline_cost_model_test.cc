@@ -7,12 +7,15 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/costs/cost_view.h"
+#include "models/timing/library_timing.h"
 #include "tests/models/costs/round_numbers.h"
 
 namespace epsim {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 const std::vector<int32_t> kHistogram = {3, 0, 17};  // Two active slots, 20 pairs, 16 + 32 rows.
 
@@ -21,7 +24,7 @@ int64_t Experts(const std::string& precision, const std::vector<int32_t>& tokens
 }
 
 // [128, 256] twice is 131,072 B, [256, 128] 65,536 B.
-//   gate and up  2 * 131,072 + 20 * (512 + 512) = 282,624; 48 * 4 * 256 * 128 / 1024 = 6,144 behind it
+//   gate and up  2 * 131,072 + 20 * (512 + 512) = 282,624
 //   SwiGLU       20 * (512 + 256) = 15,360
 //   down         2 * 65,536 + 20 * (256 + 512) = 146,432
 // with floors of 3 + 1 + 3 us.
@@ -29,14 +32,53 @@ TEST(RooflineRoutedExpertsTest, ReadsTheWeightsOfActiveSlots) {
   EXPECT_EQ(Experts("", kHistogram), 7'000'000 + 282'624 + 15'360 + 146'432);
 }
 
-// At 1 ps an operation, 48 rows take 48 * 4 * 256 * 128 = 6,291,456 and half of that.
+// At 1 ps an operation, 48 rows take 48 * 4 * 256 * 128 = 6,291,456 and half of that, beside memory.
+constexpr double kGateUpOperations = 6'291'456, kDownOperations = 3'145'728;
+
+// Floors, gate and up, SwiGLU and down of the histogram above with these bytes, where operations take 1 ps.
+double Slow(double gate_up, double swiglu, double down) {
+  return std::ceil(7'000'000 + Both(gate_up, kGateUpOperations) + swiglu + Both(down, kDownOperations));
+}
+
 TEST(RooflineRoutedExpertsTest, ComputesWholeTiles) {
   GpuSpec slow = RoundGpu();
   slow.set_bf16("1 TFLOP/s");
-  EXPECT_EQ(Experts("", kHistogram, slow), 7'000'000 + 6'291'456 + 15'360 + 3'145'728);
-  // A tile is full at 16 tokens and a new one begins at 17: 16 rows more, and the SwiGLU of a token.
-  EXPECT_EQ(Experts("", {17}, slow) - Experts("", {16}, slow), 16 * 6 * 256 * 128 + 768);
-  EXPECT_EQ(Experts("", {16}, slow) - Experts("", {15}, slow), 768);
+  EXPECT_EQ(Experts("", kHistogram, slow), Slow(282'624, 15'360, 146'432));
+  // Memory so fast that operations alone take time: a tile is full at 16 tokens and a new one begins at 17.
+  slow.set_memory_bandwidth("900000 TB/s");
+  EXPECT_NEAR(Experts("", {17}, slow) - Experts("", {16}, slow), 16 * 6 * 256 * 128, 1);
+  EXPECT_NEAR(Experts("", {16}, slow) - Experts("", {15}, slow), 0, 1);
+}
+
+// 4 SMs work on tiles of 128 columns, at 1 ps an operation of the whole GPU: 4 * 2 * 16 * 128 * 256 = 4,194,304 each in
+// gate and up.  One row of tiles has two of them, two rows have four: both are one wave.  Narrower tiles do better: at 64
+// columns one row has four of half the time, so that a wave is full.
+TEST(RooflineRoutedExpertsTest, ComputesInWaves) {
+  GpuSpec gpu = RoundGpu();
+  gpu.set_sms(4);
+  gpu.set_bf16("1 TFLOP/s");
+  gpu.set_memory_bandwidth("900000 TB/s");
+  const auto beyond_floors = [&](const std::vector<int32_t>& tokens) {
+    return Experts("", tokens, gpu) - 7'000'000;
+  };
+  // Gate and up [256, 256] and down [256, 128].
+  EXPECT_NEAR(beyond_floors({1}), 2'097'152 + 1'048'576, 2);
+  EXPECT_NEAR(beyond_floors({1, 16}), 4'194'304 + 2'097'152, 2);
+  // Three rows: six tiles of 128 columns are two waves, 24 of 32 columns six of a quarter: 6,291,456.
+  EXPECT_NEAR(beyond_floors({1, 16, 1}), 6'291'456 + 3'145'728, 2);
+  EXPECT_NEAR(beyond_floors({33}), 6'291'456 + 3'145'728, 2);
+}
+
+// An SM loads 1 byte a ps: a tile of w columns takes (w + 16) * 256 * 2 ps and 1 us to start, so that the widest, of
+// 128, is the best: two of them, one after the other.
+TEST(RooflineRoutedExpertsTest, AnSmLoadsItsOperands) {
+  CostConfig config = RoundConfig();
+  config.mutable_roofline()->mutable_gemm()->set_sm_bandwidth("1 TB/s");
+  config.mutable_roofline()->mutable_gemm()->set_tile_start("1 us");
+  GpuSpec gpu = RoundGpu();
+  gpu.set_memory_bandwidth("900000 TB/s");
+  const int64_t gate_up = 2 * (1'000'000 + (128 + 16) * 256 * 2), down = 2 * (1'000'000 + (128 + 16) * 128 * 2);
+  EXPECT_NEAR(RoundCosts(config, RoundModel(), gpu)->RoutedExperts({5}).time.count(), 7'000'000 + gate_up + down, 1);
 }
 
 // Weights 2 * (32,768 + 4 * 2) and 32,768 + 4 * 2, rows in of 256 + 8 and 128 + 4.
@@ -51,7 +93,8 @@ TEST(RooflineRoutedExpertsTest, Mxfp4ReadsLessButComputesInBf16) {
             7'000'000 + (2 * 34'816 + 20 * 1'024) + 15'360 + (2 * 17'408 + 20 * 768));
   GpuSpec slow = RoundGpu();
   slow.set_bf16("1 TFLOP/s");
-  EXPECT_EQ(Experts("expert_weights: MXFP4", kHistogram, slow), Experts("", kHistogram, slow));
+  EXPECT_EQ(Experts("expert_weights: MXFP4", kHistogram, slow),
+            Slow(2 * 34'816 + 20 * 1'024, 15'360, 2 * 17'408 + 20 * 768));
 }
 
 // With activations in fp4 it computes at the fp4 peak: 48 rows at 1 ps an operation; rows in of 136 and 68 B.
@@ -59,17 +102,17 @@ TEST(RooflineRoutedExpertsTest, Mxfp4ActivationsUseTheFp4Units) {
   GpuSpec slow = RoundGpu();
   slow.set_fp4("1 TFLOP/s");
   EXPECT_EQ(Experts("expert_weights: MXFP4 expert_activations: MXFP4", kHistogram, slow),
-            7'000'000 + 6'291'456 + 20 * (512 + 68) + 3'145'728);
+            Slow(2 * 34'816 + 20 * (136 + 512), 20 * (512 + 68), 2 * 17'408 + 20 * (68 + 512)));
 }
 
-// Weights 2 * (32,768 + 128 * 8) and 32,768 + 256 * 4, rows in of 256 + 8 and 128 + 4: the fp8 units at 1 ps an
-// operation hide the bytes.
+// Weights 2 * (32,768 + 128 * 8) and 32,768 + 256 * 4, rows in of 256 + 8 and 128 + 4.
 TEST(RooflineRoutedExpertsTest, Mxfp8UsesTheFp8Units) {
   EXPECT_EQ(Experts("expert_weights: MXFP8", kHistogram),
             7'000'000 + (2 * 67'584 + 20 * 776) + 20 * 644 + (2 * 33'792 + 20 * 644));
   GpuSpec slow = RoundGpu();
   slow.set_fp8("1 TFLOP/s");
-  EXPECT_EQ(Experts("expert_weights: MXFP8", kHistogram, slow), 7'000'000 + 6'291'456 + 20 * 644 + 3'145'728);
+  EXPECT_EQ(Experts("expert_weights: MXFP8", kHistogram, slow),
+            Slow(2 * 67'584 + 20 * 776, 20 * 644, 2 * 33'792 + 20 * 644));
 }
 
 // NVFP4 weights take NVFP4 activations: rows in of 128 + 16 and 64 + 8 B, 4.5 bits a weight.
@@ -78,7 +121,8 @@ TEST(RooflineRoutedExpertsTest, Nvfp4UsesTheFp4Units) {
             7'000'000 + (2 * 2 * 128 * 144 + 20 * (144 + 512)) + 20 * (512 + 72) + (2 * 256 * 72 + 20 * (72 + 512)));
   GpuSpec slow = RoundGpu();
   slow.set_fp4("1 TFLOP/s");
-  EXPECT_EQ(Experts("expert_weights: NVFP4", kHistogram, slow), 7'000'000 + 6'291'456 + 20 * (512 + 72) + 3'145'728);
+  EXPECT_EQ(Experts("expert_weights: NVFP4", kHistogram, slow),
+            Slow(2 * 2 * 128 * 144 + 20 * (144 + 512), 20 * (512 + 72), 2 * 256 * 72 + 20 * (72 + 512)));
 }
 
 // Four-bit weights with eight-bit activations are computed in the wider of the two.
@@ -86,7 +130,7 @@ TEST(RooflineRoutedExpertsTest, Mxfp4WithMxfp8UsesTheFp8Units) {
   GpuSpec slow = RoundGpu();
   slow.set_fp8("1 TFLOP/s");
   EXPECT_EQ(Experts("expert_weights: MXFP4 expert_activations: MXFP8", kHistogram, slow),
-            7'000'000 + 6'291'456 + 20 * 644 + 3'145'728);
+            Slow(2 * 34'816 + 20 * 776, 20 * 644, 2 * 17'408 + 20 * 644));
 }
 
 int64_t Scaled(const std::vector<int32_t>& tokens, const std::vector<double>& scale, const GpuSpec& gpu = RoundGpu()) {
@@ -103,7 +147,8 @@ TEST(RooflineRoutedExpertsTest, AScaleCountsWeightsAndActivations) {
 TEST(RooflineRoutedExpertsTest, AScaleCountsRows) {
   GpuSpec slow = RoundGpu();
   slow.set_bf16("1 TFLOP/s");
-  EXPECT_EQ(Scaled(kHistogram, {2, 100, 0.5}, slow), 7'000'000 + 6'291'456 + 29 * 384 + 3'145'728);
+  EXPECT_EQ(Scaled(kHistogram, {2, 100, 0.5}, slow),
+            Slow(5 * 131'072 / 2 + 29 * 512, 29 * 384, 5 * 65'536 / 2 + 29 * 384));
 }
 
 TEST(RooflineRoutedExpertsTest, ScalesOfSlotsWithoutTokensAndOfOneDoNotMatter) {
@@ -118,7 +163,7 @@ TEST(RooflineRoutedExpertsDeathTest, EverySlotHasAScale) {
 
 TEST(CompleteCostConfigTest, FillsInWhatGoesWithTheWeights) {
   const auto complete = [](const std::string& precision) {
-    return CompleteCostConfig(Parse<CostConfig>("precision { " + precision + " }"))->precision();
+    return CompleteCostConfig(Parse<CostConfig>("precision { " + precision + " }"), RoundGpu())->precision();
   };
   EXPECT_EQ(complete("").expert_activations(), BF16);
   EXPECT_EQ(complete("").combine(), BF16);
@@ -176,7 +221,7 @@ TEST(RooflineStagesTest, WhatAModelLacksCostsNothing) {
 // Half the efficiency doubles the bytes' time: 2 * 9,312.
 TEST(RooflineStagesTest, EfficienciesScaleThePeaks) {
   CostConfig config = RoundConfig();
-  config.mutable_roofline()->set_memory_efficiency(0.5);
+  config.mutable_roofline()->mutable_gemm()->set_memory_efficiency(0.5);
   EXPECT_EQ(RoundCosts(config)->Router(2).time.count(), 3'018'624);
 }
 
@@ -242,45 +287,67 @@ TEST(RooflineErrorTest, ValuesOutOfRange) {
     return Error(Parse<CostConfig>("roofline { " + roofline + " }"), RoundModel(), RoundGpu());
   };
   EXPECT_EQ(error("memory_efficiency: 1.5"), "roofline.memory_efficiency is 1.5; it must be from 0.001 to 1");
-  EXPECT_EQ(error("compute_efficiency: -1"), "roofline.compute_efficiency is -1; it must be from 0.001 to 1");
-  EXPECT_EQ(error("memory_efficiency: nan"), "roofline.memory_efficiency is nan; it must be from 0.001 to 1");
-  EXPECT_EQ(error("memory_efficiency: 1e-300"), "roofline.memory_efficiency is 1e-300; it must be from 0.001 to 1");
-  EXPECT_EQ(error("compute_efficiency: 9e-4"), "roofline.compute_efficiency is 0.0009; it must be from 0.001 to 1");
-  EXPECT_EQ(error("kernel_floor: \"100 s\""), "roofline.kernel_floor: \"100 s\" is not from 0 to 1 s");
-  EXPECT_EQ(error("grouped_gemm_floor: \"1.1 s\""), "roofline.grouped_gemm_floor: \"1.1 s\" is not from 0 to 1 s");
-  EXPECT_EQ(error("mla_decode_floor: \"8000000 s\""), "roofline.mla_decode_floor: \"8000000 s\" is not from 0 to 1 s");
-  EXPECT_EQ(error("tile_tokens: 48"), "roofline.tile_tokens is 48; it must be a power of two up to 1024");
+  EXPECT_EQ(error("gemm { compute_efficiency: -1 }"), "roofline.gemm.compute_efficiency: -1 is not in [0.001, 1]");
+  EXPECT_EQ(error("gemm { memory_efficiency: nan }"), "roofline.gemm.memory_efficiency: nan is not in [0.001, 1]");
+  EXPECT_EQ(error("gemm { memory_efficiency: 1e-300 }"), "roofline.gemm.memory_efficiency: 1e-300 is not in [0.001, 1]");
+  EXPECT_EQ(error("gemm { floor: \"100 s\" }"), "roofline.gemm.floor: \"100 s\" is not from 0 to 1 s");
+  EXPECT_EQ(error("gemm { sm_bandwidth: \"1 B/s\" }"),
+            "roofline.gemm.sm_bandwidth: \"1 B/s\" is not from 1 MB/s to 1 EB/s");
+  EXPECT_EQ(error("gemm { tile_tokens: 2000 }"), "roofline.gemm.tile_tokens: 2000 is not in 1..1024");
+  EXPECT_EQ(error("attention { decode_floor: \"8000000 s\" }"),
+            "roofline.attention.decode_floor: \"8000000 s\" is not from 0 to 1 s");
   CostConfig config = RoundConfig();
-  config.mutable_roofline()->set_kernel_floor("2.5");
-  EXPECT_THAT(Error(config, RoundModel(), RoundGpu()), HasSubstr("roofline.kernel_floor: \"2.5\" has no unit"));
+  config.mutable_roofline()->mutable_gemm()->set_floor("2.5");
+  EXPECT_THAT(Error(config, RoundModel(), RoundGpu()), HasSubstr("roofline.gemm.floor: \"2.5\" has no unit"));
   GpuSpec gpu = RoundGpu();
   gpu.clear_memory_bandwidth();
   EXPECT_THAT(Error(RoundConfig(), RoundModel(), gpu), HasSubstr("gpu \"Round\": memory_bandwidth: "));
   gpu = RoundGpu();
   gpu.clear_bf16();
   EXPECT_EQ(Error(RoundConfig(), RoundModel(), gpu), "gpu \"Round\": bf16 is missing; attention needs it");
+  gpu = RoundGpu();
+  gpu.clear_sms();
+  EXPECT_EQ(Error(RoundConfig(), RoundModel(), gpu),
+            "gpu \"Round\": sms is missing; GEMMs work in waves of as many tiles");
   ModelSpec model = RoundModel();
   model.set_top_k(9);
   EXPECT_THAT(Error(RoundConfig(), model, RoundGpu()), HasSubstr("top_k is 9; experts is only 8"));
 }
 
 TEST(CompleteCostConfigTest, FillsInEveryDefaultAndKeepsWhatIsSet) {
-  const CostConfig config = *CompleteCostConfig(Parse<CostConfig>(R"(precision { expert_weights: FP8 })"));
+  GpuSpec hopper = RoundGpu();
+  hopper.set_compute_capability(90);
+  const CostConfig config =
+      *CompleteCostConfig(Parse<CostConfig>(R"(precision { expert_weights: FP8 })"), hopper);
   ASSERT_EQ(config.model_case(), CostConfig::kRoofline);
-  EXPECT_EQ(config.roofline().memory_efficiency(), 0.84);
-  EXPECT_EQ(config.roofline().compute_efficiency(), 0.65);
-  EXPECT_EQ(config.roofline().kernel_floor(), "2.5 us");
-  EXPECT_EQ(config.roofline().tile_tokens(), 64u);
-  EXPECT_EQ(config.roofline().grouped_gemm_floor(), "10 us");
-  EXPECT_EQ(config.roofline().mla_decode_floor(), "15 us");
+  EXPECT_EQ(PrintTextProto(config.roofline().gemm()), PrintTextProto(FindTiming("deep_gemm", "hopper")->deep_gemm()));
+  EXPECT_EQ(PrintTextProto(config.roofline().attention()),
+            PrintTextProto(FindTiming("flash_attention", "hopper")->flash_attention()));
+  const CostConfig triton =
+      *CompleteCostConfig(Parse<CostConfig>("roofline { gemm_library: TRITON gemm { floor: \"3 us\" } }"), hopper);
+  EXPECT_EQ(triton.roofline().gemm().memory_efficiency(), FindTiming("triton", "hopper")->triton().memory_efficiency());
+  EXPECT_EQ(triton.roofline().gemm().floor(), "3 us");
   EXPECT_EQ(config.precision().expert_activations(), FP8);
   EXPECT_EQ(config.precision().other_weights(), BF16);
   EXPECT_EQ(config.precision().dispatch(), BF16);
   EXPECT_EQ(config.precision().kv_cache(), BF16);
-  EXPECT_EQ(PrintTextProto(*CompleteCostConfig(config)), PrintTextProto(config));
-  EXPECT_EQ(PrintTextProto(*CompleteCostConfig(RoundConfig("expert_weights: MXFP4"))),
+  EXPECT_EQ(PrintTextProto(*CompleteCostConfig(config, hopper)), PrintTextProto(config));
+  EXPECT_EQ(PrintTextProto(*CompleteCostConfig(RoundConfig("expert_weights: MXFP4"), hopper)),
             PrintTextProto(RoundConfig("expert_weights: MXFP4 expert_activations: BF16 other_weights: BF16 "
                                        "dispatch: BF16 kv_cache: BF16 combine: BF16")));
+}
+
+TEST(RooflineNotesTest, SayOnWhichGpuNothingWasMeasured) {
+  GpuSpec gpu = RoundGpu();
+  gpu.set_compute_capability(90);
+  EXPECT_THAT(RoundCosts(CostConfig(), RoundModel(), gpu)->notes(), IsEmpty());
+  gpu.set_compute_capability(80);
+  EXPECT_THAT(RoundCosts(CostConfig(), RoundModel(), gpu)->notes(),
+              ElementsAre("flash_attention: no measurement on compute capability 80; times and efficiencies of compute "
+                          "capability 90 are assumed",
+                          "deep_gemm: no measurement on compute capability 80; times and efficiencies of compute "
+                          "capability 90 are assumed"));
+  EXPECT_THAT(RoundCosts(RoundConfig(), RoundModel(), gpu)->notes(), IsEmpty());
 }
 
 }  // namespace

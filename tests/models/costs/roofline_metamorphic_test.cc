@@ -17,7 +17,7 @@ namespace {
 GpuSpec Hopper(const std::string& bandwidth = "4.8 TB/s", const std::string& bf16 = "989 TFLOP/s",
                const std::string& fp8 = "1978 TFLOP/s") {
   return Parse<GpuSpec>("name: \"H200\" memory: \"141 GB\" memory_bandwidth: \"" + bandwidth + "\" bf16: \"" + bf16 +
-                        "\" fp8: \"" + fp8 + "\"");
+                        "\" fp8: \"" + fp8 + "\" sms: 132 compute_capability: 90");
 }
 
 using Stage = std::function<Duration(const CostModel&, int64_t tokens)>;
@@ -46,9 +46,10 @@ std::vector<std::pair<const char*, Stage>> Stages() {
 
 class RooflineMetamorphicTest : public testing::TestWithParam<std::tuple<std::string, std::string>> {
  protected:
-  std::unique_ptr<CostModel> On(const GpuSpec& gpu) {
+  std::unique_ptr<CostModel> On(const GpuSpec& gpu, const std::string& roofline = "") {
     const std::string& type = std::get<1>(GetParam());
-    return RoundCosts(Parse<CostConfig>("precision { expert_weights: " + type + " other_weights: " + type + " }"),
+    return RoundCosts(Parse<CostConfig>("precision { expert_weights: " + type + " other_weights: " + type +
+                                        " } roofline { " + roofline + " }"),
                       *FindModel(std::get<0>(GetParam())), gpu);
   }
 };
@@ -78,11 +79,16 @@ TEST_P(RooflineMetamorphicTest, ALongerContextIsNeverCheaper) {
   }
 }
 
-// Twice a peak is never slower, and twice both peaks halve all but the floors.
+// Twice a peak is never slower, and twice all rates, those of an SM among them, halve all but the floors.
 TEST_P(RooflineMetamorphicTest, AFasterGpuIsNeverSlower) {
-  const auto base = On(Hopper()), memory = On(Hopper("9.6 TB/s")),
-             compute = On(Hopper("4.8 TB/s", "1978 TFLOP/s", "3956 TFLOP/s")),
-             both = On(Hopper("9.6 TB/s", "1978 TFLOP/s", "3956 TFLOP/s"));
+  const auto base = On(Hopper(), R"(gemm { tile_start: "400 ns" sm_bandwidth: "100 GB/s" })"),
+             memory = On(Hopper("9.6 TB/s"), R"(gemm { tile_start: "400 ns" sm_bandwidth: "100 GB/s" })"),
+             compute = On(Hopper("4.8 TB/s", "1978 TFLOP/s", "3956 TFLOP/s"),
+                          R"(gemm { tile_start: "400 ns" sm_bandwidth: "100 GB/s" })"),
+             both = On(Hopper("9.6 TB/s", "1978 TFLOP/s", "3956 TFLOP/s"),
+                       R"(gemm { tile_start: "200 ns" sm_bandwidth: "200 GB/s" })"),
+             infinite = On(Hopper("900000 TB/s", "900000 PFLOP/s", "900000 PFLOP/s"),
+                           R"(gemm { tile_start: "0 ns" sm_bandwidth: "900000 TB/s" })");
   for (const auto& [name, stage] : Stages()) {
     for (const int64_t tokens : {1, 64, 500, 16384}) {
       SCOPED_TRACE(name + (" " + std::to_string(tokens)));
@@ -90,7 +96,6 @@ TEST_P(RooflineMetamorphicTest, AFasterGpuIsNeverSlower) {
       EXPECT_LE(stage(*compute, tokens), stage(*base, tokens));
       // Each of the three was rounded up: 2 * both = base + floors within 2 ps.  The floors of a stage are what its
       // kernels take on a GPU so fast that nothing else matters.
-      const auto infinite = On(Hopper("900000 TB/s", "900000 PFLOP/s", "900000 PFLOP/s"));
       const double work = 1.0 * (stage(*base, tokens) - stage(*infinite, tokens)).count();
       const double halved = 1.0 * (stage(*both, tokens) - stage(*infinite, tokens)).count();
       EXPECT_NEAR(halved, work / 2, 2 + 1e-4 * work);

@@ -1,8 +1,10 @@
-// A GPU and a model whose costs can be worked out by hand: 1 ps a byte, 2^-10 ps an operation in bf16, half of it in
-// fp8, a quarter in fp4.  Kernels start in 1 us, grouped GEMMs in 3 us, latent attention in decode in 5 us; tiles have
-// 16 rows.
+// A GPU and a model whose costs can be worked out by hand: 1 ps a byte, no time for an operation unless a test says how
+// much.  Kernels start in 1 us, grouped GEMMs in 3 us, latent attention in decode in 5 us.  One SM takes tiles of 16 rows
+// one after the other, each of them as it comes: all of a product with n a multiple of 16 takes 2 * rows * n * k
+// operations.
 #pragma once
 
+#include <cmath>
 #include <memory>
 #include <string>
 
@@ -22,13 +24,18 @@ Message Parse(const std::string& text) {
 
 inline GpuSpec RoundGpu() {
   return Parse<GpuSpec>(R"(name: "Round" memory: "80 GB" memory_bandwidth: "1 TB/s"
-                           bf16: "1024 TFLOP/s" fp8: "2048 TFLOP/s" fp4: "4096 TFLOP/s")");
+                           bf16: "900000 PFLOP/s" fp8: "900000 PFLOP/s" fp4: "900000 PFLOP/s" sms: 1)");
 }
+
+// Of a kernel: `memory` and `tiles` ps.
+inline double Both(double memory, double tiles) { return std::sqrt(memory * memory + tiles * tiles); }
 
 inline CostConfig RoundConfig(const std::string& precision = "") {
   return Parse<CostConfig>("precision { " + precision + R"( }
-      roofline { memory_efficiency: 1 compute_efficiency: 1 kernel_floor: "1 us" tile_tokens: 16
-                 grouped_gemm_floor: "3 us" mla_decode_floor: "5 us" })");
+      roofline {
+        gemm { memory_efficiency: 1 compute_efficiency: 1 floor: "1 us" grouped_floor: "3 us" tile_start: "0 us"
+               sm_bandwidth: "900000 TB/s" tile_tokens: 16 widest_tile: 128 }
+        attention { decode_floor: "5 us" decode_compute_efficiency: 1 prefill_compute_efficiency: 1 } })");
 }
 
 inline ModelSpec RoundModel(const std::string& attention = "gqa { kv_heads: 2 head_dim: 32 }") {

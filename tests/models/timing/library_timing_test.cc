@@ -1,4 +1,4 @@
-#include "models/communication/library_timing.h"
+#include "models/timing/library_timing.h"
 
 #include "engine/text_proto.h"
 #include "gmock/gmock.h"
@@ -35,7 +35,7 @@ TEST(TimingCatalogue, EveryFileHasEveryParameterOfItsLibrary) {
     ASSERT_TRUE(status.ok()) << status;
     ASSERT_GT(timings.timing_size(), 0) << file.path;
     for (const LibraryTiming& timing : timings.timing()) {
-      EXPECT_TRUE(CheckTiming(file.name, timing).ok()) << CheckTiming(file.name, timing);
+      EXPECT_TRUE(CheckTiming(file.name, file.name, timing).ok()) << CheckTiming(file.name, file.name, timing);
       EXPECT_FALSE(timing.family().empty()) << file.path;
       EXPECT_FALSE(timing.measured().empty()) << file.path;
       EXPECT_TRUE(FindTiming(file.name, timing.family()).ok());

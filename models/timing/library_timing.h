@@ -1,5 +1,4 @@
-// How fast the kernels of each communication library are on each family of GPUs: fitted to published measurements, or
-// to a user's own.
+// How fast the kernels of each library are on each family of GPUs: fitted to published measurements, or to a user's own.
 #pragma once
 
 #include <string>
@@ -11,7 +10,7 @@
 #include "absl/types/span.h"
 #include "engine/catalogue.h"
 #include "engine/units.h"
-#include "models/communication/timing.pb.h"
+#include "models/timing/timing.pb.h"
 #include "platforms/platform.pb.h"
 
 namespace epsim {
@@ -30,9 +29,14 @@ absl::StatusOr<LibraryTiming> FindTiming(std::string_view library, std::string_v
 absl::StatusOr<LibraryTiming> TimingFor(std::string_view library, const PlatformSpec& platform, int nodes,
                                         const LibraryTiming& own, std::vector<std::string>* notes);
 
+// The same of kernels that compute on one `gpu`, whatever its links.  `where` is the message that holds what `own` sets,
+// for errors: "roofline.gemm".
+absl::StatusOr<LibraryTiming> KernelTimingFor(std::string_view library, std::string_view where, const GpuSpec& gpu,
+                                              const LibraryTiming& own, std::vector<std::string>* notes);
+
 // Whether the parameters of `library` are all there, but for `optional` ones, and in their ranges: efficiencies in
-// (0, 1], times of at most 1 s, bandwidths as of hardware.
-absl::Status CheckTiming(std::string_view library, const LibraryTiming& timing);
+// [0.001, 1], times of at most 1 s, bandwidths as of hardware.
+absl::Status CheckTiming(std::string_view library, std::string_view where, const LibraryTiming& timing);
 
 // Of a timing that is checked.  What is not set takes no time.
 double PicosecondsOf(const std::string& time);
