@@ -104,15 +104,13 @@ absl::StatusOr<GpuRates> MakeGpuRates(const RooflineConfig& complete, const GpuS
 
 Tiles::Tiles(const GpuRates& rates, int64_t batch, int64_t n, int64_t k, NumberType weights, NumberType activations)
     : least_row_(std::numeric_limits<double>::infinity()) {
-  if (n == 0 || k == 0) {  // The model has no such matrix.
-    widths_ = {{0, 0}};
-    least_row_ = 0;
-    return;
-  }
+  if (n == 0 || k == 0) return;  // The model has no such matrix.
   const double flop = rates.PerFlop(Wider(weights, activations)) * rates.sms;
   const auto rows = static_cast<double>(rates.tile_tokens);
   const double column_bytes = Count(WeightBytes(n, k, weights)) / static_cast<double>(n);
   const double row_bytes = Count(ActivationBytes(k, activations));
+  widths_.clear();
+  least_row_ = std::numeric_limits<double>::infinity();
   for (int64_t w = kNarrowestTile; w <= std::max(kNarrowestTile, rates.widest_tile); w += kTileStep) {
     const auto columns = static_cast<double>(w);
     const double compute = 2 * rows * columns * static_cast<double>(k) * flop;

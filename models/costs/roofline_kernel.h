@@ -70,7 +70,7 @@ class Tiles {
     double waves_of_row_tile;  // batch * ceil(n / w) / sms.
     double tile;
   };
-  std::vector<Width> widths_;
+  std::vector<Width> widths_ = {{0, 0}};  // A default one has nothing to do.
   double least_row_ = 0;
 };
 

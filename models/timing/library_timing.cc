@@ -11,6 +11,7 @@
 #include "engine/status_macros.h"
 #include "engine/text_proto.h"
 #include "engine/unit_text.h"
+#include "google/protobuf/text_format.h"
 #include "platforms/cluster.h"
 
 namespace epsim {
@@ -106,7 +107,14 @@ absl::StatusOr<LibraryTiming> Nearest(std::string_view library, const Hardware& 
   return *nearest;
 }
 
-// Puts what `own` sets of `library` in place of what `timing` has.  Returns the names of the fields that `timing` keeps.
+std::string FieldValue(const google::protobuf::Message& message, const google::protobuf::FieldDescriptor& field) {
+  std::string value;
+  google::protobuf::TextFormat::PrintFieldValueToString(message, &field, -1, &value);
+  return value;
+}
+
+// Puts what `own` sets of `library` in place of what `timing` has.  Returns the names of the fields that `timing` keeps:
+// those that are not set, or to the same.
 std::vector<std::string> Replace(std::string_view library, const LibraryTiming& own, LibraryTiming* timing) {
   const google::protobuf::FieldDescriptor& field = FieldOf(library);
   const google::protobuf::Reflection& reflection = *LibraryTiming::GetReflection();
@@ -116,7 +124,8 @@ std::vector<std::string> Replace(std::string_view library, const LibraryTiming& 
   parameters.GetReflection()->ListFields(parameters, &set);
   std::vector<std::string> kept;
   for (const google::protobuf::FieldDescriptor* parameter : set) {
-    const bool replaced = own_parameters.GetReflection()->HasField(own_parameters, parameter);
+    const bool replaced = own_parameters.GetReflection()->HasField(own_parameters, parameter) &&
+                          FieldValue(own_parameters, *parameter) != FieldValue(parameters, *parameter);
     if (!replaced) kept.emplace_back(parameter->name());
   }
   if (kept.size() == set.size()) kept = {"times and efficiencies"};

@@ -100,21 +100,43 @@ TEST(TimingFor, RefusesWhatIsOutOfRange) {
     return std::string(TimingFor("nccl", Gpus(90, true), 1, own, &notes).status().message());
   };
   EXPECT_EQ(problem("nccl { link_efficiency: 1.5 }"),
-            "communication.timing.nccl.link_efficiency: 1.5 is not in (0, 1]");
-  EXPECT_EQ(problem("nccl { nvls_efficiency: -1 }"), "communication.timing.nccl.nvls_efficiency: -1 is not in (0, 1]");
+            "communication.timing.nccl.link_efficiency: 1.5 is not in [0.001, 1]");
+  EXPECT_EQ(problem("nccl { nvls_efficiency: -1 }"), "communication.timing.nccl.nvls_efficiency: -1 is not in [0.001, 1]");
   EXPECT_EQ(problem("nccl { spread_loss: nan }"), "communication.timing.nccl.spread_loss: nan is not in [0, 1024]");
   EXPECT_EQ(problem("nccl { channels: 5000 }"), "communication.timing.nccl.channels: 5000 is not in 1..1024");
   EXPECT_THAT(problem("nccl { hop: \"2 s\" }"), HasSubstr("communication.timing.nccl.hop: \"2 s\""));
   EXPECT_THAT(problem("nccl { channel_bandwidth: \"1 B/s\" }"), HasSubstr("timing.nccl.channel_bandwidth: \"1 B/s\""));
 }
 
+// What is set to the catalogue's own value is the catalogue's: a complete configuration is noted as one that says nothing.
+TEST(KernelTimingFor, TakesTheNearestFamilyWhateverTheLinks) {
+  GpuSpec gpu;
+  std::vector<std::string> notes;
+  for (const uint32_t capability : {90u, 100u}) {
+    gpu.set_compute_capability(capability);
+    EXPECT_EQ(KernelTimingFor("deep_gemm", "gemm", gpu, {}, &notes)->compute_capability(), capability);
+  }
+  EXPECT_THAT(notes, IsEmpty());
+  gpu.set_compute_capability(89);
+  LibraryTiming own = *KernelTimingFor("deep_gemm", "gemm", gpu, {}, &notes);
+  own.mutable_deep_gemm()->set_floor("3 us");
+  EXPECT_EQ(KernelTimingFor("deep_gemm", "gemm", gpu, own, &notes)->deep_gemm().floor(), "3 us");
+  EXPECT_THAT(notes, ElementsAre("deep_gemm: no measurement on compute capability 89; times and efficiencies of compute "
+                                 "capability 90 are assumed",
+                                 "deep_gemm: no measurement on compute capability 89; memory_efficiency, "
+                                 "compute_efficiency, grouped_floor, tile_start, sm_bandwidth, tile_tokens, widest_tile "
+                                 "of compute capability 90 are assumed"));
+  own.mutable_deep_gemm()->set_grouped_floor("2 s");
+  EXPECT_EQ(KernelTimingFor("deep_gemm", "roofline.gemm", gpu, own, &notes).status().message(),
+            "roofline.gemm.grouped_floor: \"2 s\" is not from 0 to 1 s");
+}
+
 TEST(CheckTiming, NamesWhatIsMissing) {
   LibraryTiming timing;
   timing.mutable_deepep_normal()->set_launch("1 us");
-  EXPECT_EQ(CheckTiming("deepep_normal", timing).message(),
-            "communication.timing.deepep_normal.nvlink_efficiency: 0 is not in (0, 1]");
-  EXPECT_EQ(CheckTiming("nvlink_one_sided", timing).message(),
-            "communication.timing.nvlink_one_sided.launch: is missing");
+  EXPECT_EQ(CheckTiming("deepep_normal", "timing", timing).message(),
+            "timing.nvlink_efficiency: 0 is not in [0.001, 1]");
+  EXPECT_EQ(CheckTiming("nvlink_one_sided", "timing", timing).message(), "timing.launch: is missing");
 }
 
 TEST(FindTiming, ListsWhatThereIs) {
