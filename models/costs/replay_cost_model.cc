@@ -57,6 +57,12 @@ class ExecutedKernel {
   TokenCurve curve_;
 };
 
+TokenDemand NormDemand(const GpuPeaks& peaks, int64_t hidden) {
+  TokenDemand demand = CopyDemand(peaks);
+  demand.token *= 4.0 * static_cast<double>(hidden);
+  return demand;
+}
+
 std::set<int64_t> Chosen(const google::protobuf::RepeatedField<uint32_t>& chosen) {
   return {chosen.begin(), chosen.end()};
 }
@@ -74,6 +80,7 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
         times_(std::move(times)),
         demand_(peaks, model.hidden(), model.moe_intermediate(), precision.expert_weights(),
                 precision.expert_activations()),
+        norm_(NormDemand(peaks, model.hidden())),
         gate_(GemmDemand(peaks, model.experts(), model.hidden(), BF16)),
         router_(RouterDemand(peaks, model.experts(), model.top_k())),
         permute_(PermuteDemand(peaks, 1, model.hidden(), precision.dispatch())),
@@ -86,9 +93,8 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
   Cost LmHead(int64_t tokens) const override { return others_->LmHead(tokens); }
 
   Cost Router(int64_t tokens) const override {
-    if (gate_.empty() || router_.empty()) return others_->Router(tokens);
-    const CurveTime gate = gate_.At(tokens), router = router_.At(tokens);
-    return Sum({gate, router});
+    if (norm_.empty() || gate_.empty() || router_.empty()) return others_->Router(tokens);
+    return Sum({norm_.At(tokens), gate_.At(tokens), router_.At(tokens)});
   }
 
   Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const override {
@@ -139,6 +145,7 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
     Plan plan;
     for (size_t i = 0; i < step.router_tokens.size(); ++i) {
       if (!IsChosen(ranks_, static_cast<int64_t>(i) % step.ranks)) continue;
+      AddTokens(NormWork(step.router_tokens[i]), step.router_tokens[i], &norm_, &plan);
       AddTokens(GateWork(step.router_tokens[i]), step.router_tokens[i], &gate_, &plan);
       AddTokens(RouterWorkOf(step.router_tokens[i]), step.router_tokens[i], &router_, &plan);
     }
@@ -187,6 +194,12 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
     return {RoundUpWithinStep(ps), executed ? CostSource::kReplay : CostSource::kExtended};
   }
 
+  // Reads and writes 8 * hidden bytes a token.
+  KernelWork NormWork(int64_t tokens) const {
+    KernelWork work;
+    work.mutable_device_copy()->set_size_bytes(static_cast<uint64_t>(tokens) * 4 * model_.hidden());
+    return work;
+  }
   KernelWork GateWork(int64_t tokens) const {
     KernelWork work;
     GemmWork* gemm = work.mutable_gemm();
@@ -261,13 +274,17 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
   // What kernels take without work, before the first step.
   absl::Status ExecuteFloors(const ExecutedStep& step, const StopToken& stop) {
     if (surface_.has_value()) return absl::OkStatus();
+    if (!ranks_.empty() && *ranks_.rbegin() >= step.ranks) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("costs.replay.ranks: ", *ranks_.rbegin(), ", but there are ", step.ranks, " ranks, from 0"));
+    }
     std::vector<KernelWork> works(1);
     works[0].mutable_launch()->set_kernels(kLaunches);
     const size_t slots = step.layers == 0 ? 0 : step.tokens_per_slot(0, 0).size() / step.ranks;
     works.push_back(ExpertWork(std::vector<int32_t>(slots)));
     ASSIGN_OR_RETURN(const std::vector<KernelTime> times, Get(works, stop));
     const double launch = Picoseconds(times[0]) / kLaunches;
-    for (ExecutedKernel* kernel : {&gate_, &router_, &permute_, &unpermute_}) kernel->SetFloor(launch);
+    for (ExecutedKernel* kernel : {&norm_, &gate_, &router_, &permute_, &unpermute_}) kernel->SetFloor(launch);
     surface_.emplace(demand_, Picoseconds(times[1]));
     return absl::OkStatus();
   }
@@ -303,7 +320,7 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
   int64_t steps_ = 0;
   size_t executed_ = 0;
   bool left_out_ = false;  // Something was not executed because of most_works.
-  ExecutedKernel gate_, router_, permute_, unpermute_;
+  ExecutedKernel norm_, gate_, router_, permute_, unpermute_;
   std::map<std::vector<int32_t>, double> histograms_;  // [slots of a rank] -> picoseconds.
   std::optional<ExpertSurface> surface_;               // From the first step on.
 };

@@ -13,17 +13,16 @@ namespace epsim {
 absl::StatusOr<ReplayConfig> CompleteReplayConfig(const ReplayConfig& config);
 
 // Before each chosen step the works of its chosen layers and ranks that have not been executed yet are, in this order:
-// of each rank norm-free gate GEMM and router kernel; then layer by layer, piece by piece and rank by rank the experts
-// with their histogram and, with `permutation`, the rows to the order of slots and back.  After `most_works` no more
-// are.  A question that an executed work answers gets that time (kReplay); any other one is answered from all works that
+// of each rank the norm (a copy of as many bytes), the gate GEMM and the router kernel; then layer by layer, piece by
+// piece and rank by rank the experts with their histogram and, with `permutation`, the rows to the order of slots and
+// back.  After `most_works` no more are.  A question that an executed work answers gets that time (kReplay); any other one is answered from all works that
 // were executed before, as the cost model `measured` answers outside its tables (kExtended).  Questions before the first
 // step, while a placement is planned, are answered by what stands in for the rest (kRoofline, kMeasured).
 //
 // What is asked in a step depends on earlier steps only, and works are executed in an order that does not depend on
 // threads: with the same times the report is the same.
 //
-// The routers' norm is the roofline's no more than the experts' are: it is left out, as it runs in one kernel with the
-// residual of attention.  REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT, `config` is complete.
+// REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT, `config` is complete.
 absl::StatusOr<std::unique_ptr<CostModel>> NewReplayCostModel(const ReplayConfig& config, const Precision& precision,
                                                               const ModelSpec& model, const GpuSpec& gpu,
                                                               std::shared_ptr<WorkTimes> times);
