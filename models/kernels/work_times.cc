@@ -1,5 +1,6 @@
 #include "models/kernels/work_times.h"
 
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <filesystem>

@@ -9,6 +9,7 @@
 #include "models/kernels/calibrate.h"
 #include "models/kernels/calibration_plan.h"
 #include "models/kernels/calibration_table.h"
+#include "platforms/platform.pb.h"
 #include "tests/models/kernels/stated_clock.h"
 
 namespace epsim {
