@@ -362,18 +362,16 @@ class MeasuredCostModel final : public CostModel {
   std::vector<Kernel> permutes_;  // Empty without permutation.
 };
 
-// Tables of a GPU with another memory than the simulated one are of another GPU.
-std::optional<std::string> OtherGpu(const Calibration& calibration, const GpuSpec& gpu) {
-  const absl::StatusOr<Bytes> memory = ParseBytes(gpu.memory());
-  if (!memory.ok() || calibration.hardware.memory_bytes() == 0) return std::nullopt;
-  const double ratio =
-      static_cast<double>(calibration.hardware.memory_bytes()) / static_cast<double>(memory->count());
-  const bool same_sms = gpu.sms() == 0 || calibration.hardware.sms() == 0 || gpu.sms() == calibration.hardware.sms();
-  if (ratio > 0.85 && ratio < 1.15 && same_sms) return std::nullopt;
-  return absl::StrCat("the platform has another GPU, \"", gpu.name(), "\", than the tables were measured on");
-}
-
 }  // namespace
+
+std::optional<std::string> OtherGpu(const Hardware& hardware, const GpuSpec& gpu) {
+  const absl::StatusOr<Bytes> memory = ParseBytes(gpu.memory());
+  const auto measured = static_cast<double>(hardware.memory_bytes());
+  const double ratio = memory.ok() && measured > 0 ? measured / static_cast<double>(memory->count()) : 1;
+  const bool same_sms = gpu.sms() == 0 || hardware.sms() == 0 || gpu.sms() == hardware.sms();
+  if (ratio > 0.85 && ratio < 1.15 && same_sms) return std::nullopt;
+  return absl::StrCat("the platform has another GPU, \"", gpu.name(), "\", than times were taken on, ", hardware.gpu());
+}
 
 absl::StatusOr<MeasuredConfig> CompleteMeasuredConfig(const MeasuredConfig& config) {
   MeasuredConfig complete = config;
@@ -404,7 +402,7 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const Calibratio
                                                    absl::StrJoin(costs->missing(), ", "),
                                                    "; fallback: ROOFLINE would take the roofline for these"));
   }
-  if (std::optional<std::string> other = OtherGpu(calibration, gpu)) costs->AddNote(*std::move(other));
+  if (std::optional<std::string> other = OtherGpu(calibration.hardware, gpu)) costs->AddNote(*std::move(other));
   return costs;
 }
 

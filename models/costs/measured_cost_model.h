@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "models/costs/cost_model.h"
@@ -41,5 +43,9 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const Calibratio
                                                                 const MeasuredConfig& config,
                                                                 const Precision& precision, const ModelSpec& model,
                                                                 const GpuSpec& gpu);
+
+// What a report says where times were taken on another GPU than the simulated one: its memory differs by more than 15 %,
+// or its number of SMs.  Nothing where it may be the same.
+std::optional<std::string> OtherGpu(const Hardware& hardware, const GpuSpec& gpu);
 
 }  // namespace epsim

@@ -69,11 +69,12 @@ std::set<int64_t> Chosen(const google::protobuf::RepeatedField<uint32_t>& chosen
 
 class ReplayCostModel final : public CostModel, public StepExecutor {
  public:
-  ReplayCostModel(const ReplayConfig& config, const Precision& precision, const ModelSpec& model,
+  ReplayCostModel(const ReplayConfig& config, const Precision& precision, const ModelSpec& model, const GpuSpec& gpu,
                   const GpuPeaks& peaks, std::unique_ptr<CostModel> others, std::shared_ptr<WorkTimes> times)
       : config_(config),
         precision_(precision),
         model_(model),
+        gpu_(gpu),
         layers_(Chosen(config.layers())),
         ranks_(Chosen(config.ranks())),
         others_(std::move(others)),
@@ -121,9 +122,13 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
     return Sum({experts, there, back});
   }
 
-  // Nothing reads or computes faster than the GPU's peaks.
+  // Nothing reads or computes faster than the GPU's peaks; if works were executed on a faster one, than the best of them.
   Cost LeastExperts(double active, double pairs, int gpus) const override {
-    return {RoundUpWithinStep(demand_.Picoseconds(active / gpus, pairs / gpus, pairs / gpus)), CostSource::kExtended};
+    double least = demand_.Picoseconds(active / gpus, pairs / gpus, pairs / gpus);
+    if (surface_.has_value() && !surface_->empty()) {
+      least = std::min(least, surface_->AtLeast(demand_, active / gpus, pairs / gpus));
+    }
+    return {RoundUpWithinStep(least), CostSource::kExtended};
   }
 
   StepExecutor* executor() const override { return const_cast<ReplayCostModel*>(this); }
@@ -131,10 +136,11 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
   std::vector<std::string> notes() const override {
     std::vector<std::string> notes = others_->notes();
     if (executed_ == 0) return notes;
-    notes.push_back(absl::StrCat(
-        "executed: ", executed_, " distinct works",
-        left_out_ ? absl::StrCat(", the most that costs.replay.most_works allows") : "", ", on ",
-        HardwareText(times_->hardware(config_.cache()).value_or(Hardware()))));
+    const Hardware hardware = times_->hardware(config_.cache()).value_or(Hardware());
+    notes.push_back(absl::StrCat("executed: ", executed_, " distinct works",
+                                 left_out_ ? ", the most that costs.replay.most_works allows" : "", ", on ",
+                                 HardwareText(hardware)));
+    if (std::optional<std::string> other = OtherGpu(hardware, gpu_)) notes.push_back(*std::move(other));
     return notes;
   }
 
@@ -313,6 +319,7 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
   const ReplayConfig config_;
   const Precision precision_;
   const ModelSpec model_;
+  const GpuSpec gpu_;
   const std::set<int64_t> layers_, ranks_;  // Empty: all.
   const std::unique_ptr<CostModel> others_;
   const std::shared_ptr<WorkTimes> times_;
@@ -359,7 +366,7 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewReplayCostModel(const ReplayConfig
                                                    model.moe_layers(), " MoE layers, from 0"));
   }
   ASSIGN_OR_RETURN(const GpuPeaks peaks, MakeGpuPeaks(gpu));
-  return std::make_unique<ReplayCostModel>(config, precision, model, peaks, *std::move(others), std::move(times));
+  return std::make_unique<ReplayCostModel>(config, precision, model, gpu, peaks, *std::move(others), std::move(times));
 }
 
 }  // namespace epsim

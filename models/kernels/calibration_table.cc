@@ -28,6 +28,40 @@ int LineOf(std::string_view text, int index) {
   return tree.GetLocation(CalibrationTable::descriptor()->FindFieldByName("measurement"), index).line + 1;
 }
 
+// Fields that may be 0: no tokens, no groups.
+bool MayBeZero(const std::string& field) {
+  return field == "tokens" || field == "m" || field == "tokens_per_slot" || field == "groups" || field == "top_groups" ||
+         field == "size_bytes";
+}
+
+// What is wrong with the sizes and numbers of a work; empty where nothing is.  Sizes are bounded far above any GPU's, so
+// that bytes and operations stay within 64 bits.
+std::string ProblemOfSizes(const google::protobuf::Message& work) {
+  using google::protobuf::FieldDescriptor;
+  const auto* reflection = work.GetReflection();
+  for (int i = 0; i < work.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor* field = work.GetDescriptor()->field(i);
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
+      const int value = reflection->GetEnumValue(work, field);
+      if (value == 0 || field->enum_type()->FindValueByNumber(value) == nullptr) {
+        return absl::StrCat(field->name(), ": ", value == 0 ? "not given" : absl::StrCat("there is no ", value));
+      }
+      continue;
+    }
+    if (field->cpp_type() != FieldDescriptor::CPPTYPE_UINT32) continue;
+    const bool counts_tokens = field->name() == "tokens" || field->name() == "m" || field->name() == "tokens_per_slot";
+    const uint32_t most = counts_tokens ? 1u << 30 : 1u << 20;
+    const int count = field->is_repeated() ? reflection->FieldSize(work, field) : 1;
+    for (int k = 0; k < count; ++k) {
+      const uint32_t value =
+          field->is_repeated() ? reflection->GetRepeatedUInt32(work, field, k) : reflection->GetUInt32(work, field);
+      if (value > most) return absl::StrCat(field->name(), ": ", value, " is more than ", most);
+      if (value == 0 && !MayBeZero(field->name())) return absl::StrCat(field->name(), ": 0, or not given");
+    }
+  }
+  return "";
+}
+
 // What is wrong with one measurement by itself; empty where nothing is.
 std::string Problem(const Measurement& measurement) {
   const KernelTime& time = measurement.time();
@@ -39,13 +73,12 @@ std::string Problem(const Measurement& measurement) {
     return absl::StrCat("median_us: ", time.median_us(), " is not between the quartiles ", time.lower_quartile_us(),
                         " and ", time.upper_quartile_us());
   }
-  if (measurement.work().has_expert_mlp() && measurement.work().expert_mlp().tokens_per_slot().empty()) {
-    return "expert_mlp: no slots";
+  if (measurement.work().has_expert_mlp()) {
+    const int slots = measurement.work().expert_mlp().tokens_per_slot_size();
+    if (slots == 0 || slots > (1 << 16)) return absl::StrCat("tokens_per_slot: of ", slots, " slots; 1 to 65536 would do");
   }
-  for (const uint32_t tokens : measurement.work().expert_mlp().tokens_per_slot()) {
-    if (tokens > (1u << 30)) return absl::StrCat("tokens_per_slot: ", tokens, " is more than ", 1u << 30);
-  }
-  return "";
+  const auto* work = KernelWork::descriptor()->FindFieldByName(KindOf(measurement.work()));
+  return ProblemOfSizes(measurement.work().GetReflection()->GetMessage(measurement.work(), work));
 }
 
 absl::Status Append(CalibrationTable table, const std::string& path, Calibration* all) {

@@ -30,8 +30,8 @@ std::string HardwareText(const Hardware& hardware);
 // The file: one measurement a line.  The same table has the same text.
 std::string PrintCalibrationTable(const CalibrationTable& table);
 
-// Parses the text of one file.  Fails on works that stand twice, times that are not more than 0, quartiles that the
-// median does not lie between, and hardware without a name; errors name file and line.
+// Parses the text of one file.  Fails on works that stand twice or whose sizes no GPU has, times that are not more than
+// 0, quartiles that the median does not lie between, and hardware without a name; errors name file and line.
 absl::StatusOr<CalibrationTable> ParseCalibrationTable(std::string_view text, std::string_view path);
 
 // All tables of one GPU.

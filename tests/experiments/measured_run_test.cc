@@ -123,8 +123,9 @@ TEST_F(MeasuredRun, AShareIsExecutedAndTheRestIsExtended) {
   const auto report = Run({Replayed("every_steps: 4 ranks: [0, 3]")}, WithClock());
   ASSERT_TRUE(report.ok()) << report.status();
   const auto& provenance = report->summary["provenance"];
-  EXPECT_GT(provenance["replay"].get<double>(), 0);
-  EXPECT_GT(provenance["extended"].get<double>(), provenance["replay"].get<double>());
+  // Routers always have the same tokens and are executed, experts mostly are not.
+  EXPECT_GT(provenance["replay"].get<double>(), 0.1);
+  EXPECT_GT(provenance["extended"].get<double>(), 0.1);
   ExpectSharesAddUp(*report);
 }
 

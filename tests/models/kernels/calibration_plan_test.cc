@@ -36,7 +36,6 @@ TEST(CalibrationPlan, AsksForEachWorkOnceAndAlwaysForTheSame) {
 
 TEST(CalibrationPlan, TheWholeCatalogueTakesLessThanTenMinutes) {
   const auto works = PlanCalibration({.models = AllModels(), .traced = {}, .quick = false});
-  for (const auto& [kind, count] : CountKinds(works)) std::printf("%s: %d\n", kind.c_str(), count);
   EXPECT_LT(static_cast<double>(works.size()) * kSecondsPerWork, 600);
   const auto quick = PlanCalibration({.models = AllModels(), .traced = {}, .quick = true});
   EXPECT_LT(quick.size(), works.size() / 3);

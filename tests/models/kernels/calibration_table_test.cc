@@ -73,10 +73,15 @@ TEST(CalibrationTable, ProblemsNameFileLineAndValue) {
   EXPECT_THAT(Error(std::string(kHead) + With("gemm { m: 1 n: 2 k: 3 values: BF16 }", "")),
               StartsWith("t.txtpb:5: no work"));
   EXPECT_THAT(Error(std::string(kHead) + With("gemm { m: 1 n: 2 k: 3 values: BF16 }", "expert_mlp { hidden: 2 }")),
-              StartsWith("t.txtpb:5: expert_mlp: no slots"));
+              StartsWith("t.txtpb:5: tokens_per_slot: of 0 slots"));
   EXPECT_THAT(Error(std::string(kHead) + With("gemm { m: 1 n: 2 k: 3 values: BF16 }",
-                                              "expert_mlp { hidden: 2 tokens_per_slot: 4294967295 }")),
+                                              "expert_mlp { hidden: 2 inter: 3 weights: BF16 activations: BF16 "
+                                              "tokens_per_slot: 4294967295 }")),
               StartsWith("t.txtpb:5: tokens_per_slot: 4294967295"));
+  EXPECT_THAT(Error(std::string(kHead) + With("n: 2", "n: 0")), StartsWith("t.txtpb:5: n: 0"));
+  EXPECT_THAT(Error(std::string(kHead) + With("n: 2", "n: 4294967295")), StartsWith("t.txtpb:5: n: 4294967295"));
+  EXPECT_THAT(Error(std::string(kHead) + With("values: BF16", "")), StartsWith("t.txtpb:5: values: not given"));
+  EXPECT_THAT(Error(std::string(kHead) + With("values: BF16", "values: 77")), StartsWith("t.txtpb:5: values: there is no"));
   EXPECT_THAT(Error(kOne), HasSubstr("hardware.gpu"));
   EXPECT_THAT(Error("measurement {"), StartsWith("t.txtpb:1:"));
   EXPECT_THAT(Error(std::string("\0\xff\xfe", 3)), StartsWith("t.txtpb:1:"));
