@@ -87,14 +87,13 @@ absl::Status RunCalibration(const Flags& flags, const StopToken& stop,
   std::cerr << absl::StrFormat("%d works, of which %d are to be measured on %s: about %.0f minutes\n", works.size(),
                                unknown, HardwareText((*clock)->hardware()),
                                std::ceil(static_cast<double>(unknown) * kSecondsPerWork / 60));
-  ASSIGN_OR_RETURN(
-      const CalibrationCount count,
-      Calibrate(works, clock->get(),
-                {.folder = flags.out,
-                 .date = absl::FormatTime("%Y-%m-%d", absl::Now(), absl::UTCTimeZone()),
-                 .epsim_version = kVersion,
-                 .stop = stop,
-                 .log = [](const std::string& line) { std::cerr << line << "\n"; }}));
+  ASSIGN_OR_RETURN(const CalibrationCount count,
+                   Calibrate(works, clock->get(),
+                             {.folder = flags.out,
+                              .date = absl::FormatTime("%Y-%m-%d", absl::Now(), absl::UTCTimeZone()),
+                              .epsim_version = kVersion,
+                              .stop = stop,
+                              .log = [](const std::string& line) { std::cerr << line << "\n"; }}));
   std::cout << absl::StrFormat("%s: %d measured, %d known before, %d not possible on this GPU\n", flags.out,
                                count.measured, count.known, count.refused);
   return absl::OkStatus();
@@ -110,7 +109,8 @@ void AddCalibrateCommand(CLI::App& app, Invocation& invocation,
       app.add_subcommand("calibrate", "measure kernels on a GPU, for the cost model `measured`; go on where it ended");
   command->add_option("--gpu", flags->gpu, "number of the GPU")->check(CLI::Range(0, 1023))->capture_default_str();
   command->add_option("--out", flags->out, "folder of the tables, such as platforms/calibration/h200-sxm")->required();
-  command->add_option("--model", flags->models, "shapes of this model of the catalogue; several may be named. Default all");
+  command->add_option("--model", flags->models,
+                      "shapes of this model of the catalogue; several may be named. Default all");
   command->add_option("--trace", flags->trace, "also experts with the histograms of this trace");
   command->add_flag("--quick", flags->quick, "a coarser grid, for about a fourth of the time");
   command->callback([flags, &invocation, new_clock] {

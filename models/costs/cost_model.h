@@ -18,8 +18,8 @@
 namespace epsim {
 
 // Where a predicted time comes from.
-// kGiven: by the configuration; kExtended: from a measurement or an execution of something else, by the utilisation that
-// was reached there.
+// kGiven: by the configuration; kExtended: from a measurement or an execution of something else, by the utilisation
+// that was reached there.
 enum class CostSource : uint8_t { kRoofline, kMeasured, kReplay, kNetwork, kGiven, kExtended };
 inline constexpr int kCostSources = 6;
 std::string_view Name(CostSource source);  // "roofline", ...

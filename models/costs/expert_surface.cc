@@ -11,8 +11,8 @@ namespace {
 
 constexpr double kNear = 1e-4;  // Squared distance within which a measurement counts alone.
 constexpr double kRidge = 0.01;
-constexpr double kInside = 2;      // Distance.
-constexpr double kSame = 0.02;     // Distance.
+constexpr double kInside = 2;   // Distance.
+constexpr double kSame = 0.02;  // Distance.
 constexpr size_t kNone = std::numeric_limits<size_t>::max();
 
 }  // namespace

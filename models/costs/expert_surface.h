@@ -1,8 +1,8 @@
 // What the experts of a rank take as a function of their whole histogram, from measurements of some.
 //
-// Measured times spread over five decades, but what a grouped GEMM reaches of the GPU does not, and it depends on little:
-// how many tokens an active slot has (from reading weights to computing), how many slots are active (whether the GPU is
-// filled), and how unequal they are (whether the last tile is waited for).  So a measurement is read as
+// Measured times spread over five decades, but what a grouped GEMM reaches of the GPU does not, and it depends on
+// little: how many tokens an active slot has (from reading weights to computing), how many slots are active (whether
+// the GPU is filled), and how unequal they are (whether the last tile is waited for).  So a measurement is read as
 //   floor + demand / utilisation
 // with the demand of work_demand.h, tiles included, and what is interpolated is the logarithm of the utilisation, over
 //   x = (log2(pairs / active), log2(active), log2(most * active / pairs) / 2),   most = tokens of the fullest slot
@@ -47,10 +47,11 @@ class ExpertSurface {
   int64_t tile() const { return tile_; }
   const ExpertDemand& demand() const { return demand_; }
 
-  // `load` is without scale and places the histogram among the measured ones, `weighted` is with scale and says how much
-  // there is to do, of experts with demand `asked`.  Inside: every part of x within what was measured, and a measurement
-  // within a distance of 2 (twice or half the tokens of twice or half the slots is 1.4 away).  Outside, x is brought
-  // into the measured range first.  Without tokens: the floor.  REQUIRES: not empty; both loads are of tile().
+  // `load` is without scale and places the histogram among the measured ones, `weighted` is with scale and says how
+  // much there is to do, of experts with demand `asked`.  Inside: every part of x within what was measured, and a
+  // measurement within a distance of 2 (twice or half the tokens of twice or half the slots is 1.4 away).  Outside, x
+  // is brought into the measured range first.  Without tokens: the floor.  REQUIRES: not empty; both loads are of
+  // tile().
   CurveTime At(const ExpertLoad& load, const ExpertLoad& weighted, const ExpertDemand& asked) const;
 
   // A time that no At() of this demand with as much work stays below.

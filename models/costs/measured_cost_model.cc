@@ -112,8 +112,10 @@ class KernelCurves {
     for (const Measurement& m : calibration.measurements) {
       if (!m.work().has_expert_mlp()) continue;
       const ExpertMlpWork& work = m.work().expert_mlp();
-      double& floor = without_tokens.try_emplace({work.hidden(), work.inter(), work.weights(), work.activations()},
-                                                 std::numeric_limits<double>::infinity()).first->second;
+      double& floor = without_tokens
+                          .try_emplace({work.hidden(), work.inter(), work.weights(), work.activations()},
+                                       std::numeric_limits<double>::infinity())
+                          .first->second;
       const bool empty = std::all_of(work.tokens_per_slot().begin(), work.tokens_per_slot().end(),
                                      [](uint32_t tokens) { return tokens == 0; });
       if (empty) floor = std::min(floor, Picoseconds(m.time()));
@@ -186,10 +188,12 @@ class KernelCurves {
                 ps);
     } else if (work.has_permute() && work.permute().tokens() > 0) {
       const PermuteWork& permute = work.permute();
-      permutes_.Of(PermuteKind(permute.values(), permute.weighted_return()), {permute.hidden(), permute.top_k()}, fresh)
-          ->Add(permute.tokens(),
-                PermuteDemand(peaks_, permute.top_k(), permute.hidden(), permute.values()).Picoseconds(permute.tokens()),
-                ps);
+      permutes_
+          .Of(PermuteKind(permute.values(), permute.weighted_return()), {permute.hidden(), permute.top_k()}, fresh)
+          ->Add(
+              permute.tokens(),
+              PermuteDemand(peaks_, permute.top_k(), permute.hidden(), permute.values()).Picoseconds(permute.tokens()),
+              ps);
     } else if (work.has_device_copy() && work.device_copy().size_bytes() > 0) {
       if (copies_.empty()) copies_ = fresh;
       const auto bytes = static_cast<double>(work.device_copy().size_bytes());
@@ -288,15 +292,12 @@ class MeasuredCostModel final : public CostModel {
     if (!has_shared_) return {};
     return shared_.measured() ? shared_.At(tokens) : fallback_->SharedExperts(tokens);
   }
-  Cost LmHead(int64_t tokens) const override {
-    return head_.measured() ? head_.At(tokens) : fallback_->LmHead(tokens);
-  }
+  Cost LmHead(int64_t tokens) const override { return head_.measured() ? head_.At(tokens) : fallback_->LmHead(tokens); }
 
   Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const override {
     if (experts_ == nullptr) return fallback_->RoutedExperts(tokens_per_slot, scale);
     const ExpertLoad load = ExpertLoad::Of(tokens_per_slot, experts_->tile());
-    const ExpertLoad weighted =
-        scale.empty() ? load : ExpertLoad::Of(tokens_per_slot, scale, experts_->tile());
+    const ExpertLoad weighted = scale.empty() ? load : ExpertLoad::Of(tokens_per_slot, scale, experts_->tile());
     CurveTime sum = experts_->At(load, weighted, asked_);
     sum.inside = sum.inside && (exact_experts_ || load.pairs == 0);
     // With scale s an expert takes s times as long in all, its rows included.
@@ -377,7 +378,8 @@ absl::StatusOr<MeasuredConfig> CompleteMeasuredConfig(const MeasuredConfig& conf
   MeasuredConfig complete = config;
   if (!config.has_permutation()) complete.set_permutation(true);
   if (!MeasuredConfig::Fallback_IsValid(config.fallback())) {
-    return absl::InvalidArgumentError(absl::StrCat("measured.fallback: no fall-back has the number ", config.fallback()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("measured.fallback: no fall-back has the number ", config.fallback()));
   }
   if (config.fallback() == MeasuredConfig::NONE && config.has_roofline()) {
     return absl::InvalidArgumentError("measured.roofline: nothing falls back on it; set fallback: ROOFLINE as well");
@@ -395,8 +397,7 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const Calibratio
   // Also checks that GPU, precision and model go together.
   ASSIGN_OR_RETURN(std::unique_ptr<CostModel> fallback, NewRooflineCostModel(config.roofline(), precision, model, gpu));
   ASSIGN_OR_RETURN(const GpuPeaks peaks, MakeGpuPeaks(gpu));
-  auto costs =
-      std::make_unique<MeasuredCostModel>(calibration, config, precision, model, peaks, std::move(fallback));
+  auto costs = std::make_unique<MeasuredCostModel>(calibration, config, precision, model, peaks, std::move(fallback));
   if (config.fallback() == MeasuredConfig::NONE) {
     return absl::InvalidArgumentError(absl::StrCat("measured.table: ", calibration.place, " has no measurement for ",
                                                    absl::StrJoin(costs->missing(), ", "),
@@ -411,8 +412,7 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const MeasuredCo
                                                                 const GpuSpec& gpu) {
   const absl::StatusOr<Calibration> calibration = FindCalibration(config.table());
   if (!calibration.ok()) {
-    return absl::Status(calibration.status().code(),
-                        absl::StrCat("measured.table: ", calibration.status().message()));
+    return absl::Status(calibration.status().code(), absl::StrCat("measured.table: ", calibration.status().message()));
   }
   return NewMeasuredCostModel(*calibration, config, precision, model, gpu);
 }

@@ -16,7 +16,8 @@ absl::StatusOr<MeasuredConfig> CompleteMeasuredConfig(const MeasuredConfig& conf
 
 // Stages as the roofline has them (roofline_cost_model.h), kernel by kernel out of the tables:
 //
-//   routed experts   expert MLP (expert_surface.h); with `permutation` the rows, one a token-expert pair, to the order of
+//   routed experts   expert MLP (expert_surface.h); with `permutation` the rows, one a token-expert pair, to the order
+//   of
 //                    slots and back
 //   router           norm, GEMM [experts, H] in bf16, router kernel
 //   dense MLP        norm, GEMM [2 * I, H], SwiGLU, GEMM [H, I]; in 8 bit each GEMM after its quantisation
@@ -25,8 +26,8 @@ absl::StatusOr<MeasuredConfig> CompleteMeasuredConfig(const MeasuredConfig& conf
 //   head             norm, GEMM [vocabulary, H]
 //   attention        not measured: of the fall-back
 //
-// Norm, SwiGLU and quantisation take what a copy in the GPU's memory takes that reads and writes as many bytes.  A GEMM,
-// a router or an expert that was not measured in this size is extended from the nearest in size that was, by its
+// Norm, SwiGLU and quantisation take what a copy in the GPU's memory takes that reads and writes as many bytes.  A
+// GEMM, a router or an expert that was not measured in this size is extended from the nearest in size that was, by its
 // utilisation.  A kernel that was measured in no size, or not with these numbers, is missing, and with it its stage.
 // A stage's source is kMeasured where all of its kernels lie inside what was measured, else kExtended.
 //
@@ -44,8 +45,8 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const Calibratio
                                                                 const Precision& precision, const ModelSpec& model,
                                                                 const GpuSpec& gpu);
 
-// What a report says where times were taken on another GPU than the simulated one: its memory differs by more than 15 %,
-// or its number of SMs.  Nothing where it may be the same.
+// What a report says where times were taken on another GPU than the simulated one: its memory differs by more than 15
+// %, or its number of SMs.  Nothing where it may be the same.
 std::optional<std::string> OtherGpu(const Hardware& hardware, const GpuSpec& gpu);
 
 }  // namespace epsim

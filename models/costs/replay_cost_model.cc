@@ -122,7 +122,8 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
     return Sum({experts, there, back});
   }
 
-  // Nothing reads or computes faster than the GPU's peaks; if works were executed on a faster one, than the best of them.
+  // Nothing reads or computes faster than the GPU's peaks; if works were executed on a faster one, than the best of
+  // them.
   Cost LeastExperts(double active, double pairs, int gpus) const override {
     double least = demand_.Picoseconds(active / gpus, pairs / gpus, pairs / gpus);
     if (surface_.has_value() && !surface_->empty()) {

@@ -88,8 +88,8 @@ absl::StatusOr<CalibrationCount> Calibrate(absl::Span<const KernelWork> works, K
   if (error) return absl::UnavailableError(absl::StrCat(run.folder, ": cannot make the folder: ", error.message()));
 
   CalibrationCount count;
-  std::map<std::string, Table> tables;          // By kind.
-  std::map<std::string, size_t> refused;        // Reasons, by kind.
+  std::map<std::string, Table> tables;    // By kind.
+  std::map<std::string, size_t> refused;  // Reasons, by kind.
   const auto save_all = [&]() -> absl::Status {
     for (auto& [kind, table] : tables) RETURN_IF_ERROR(Save(&table));
     return absl::OkStatus();

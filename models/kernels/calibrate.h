@@ -25,10 +25,10 @@ struct CalibrationCount {
   size_t refused = 0;  // The clock cannot execute them.
 };
 
-// Goes on where an earlier call ended: works that the folder holds are not measured again.  Every file is written whole,
-// at the end of its kind and every few seconds before it, so that at any time the folder can be used.  Interrupted, or
-// where the device fails, what has been measured is kept.  Fails before measuring where the folder's tables are damaged
-// or were measured on other hardware: the error names both.
+// Goes on where an earlier call ended: works that the folder holds are not measured again.  Every file is written
+// whole, at the end of its kind and every few seconds before it, so that at any time the folder can be used.
+// Interrupted, or where the device fails, what has been measured is kept.  Fails before measuring where the folder's
+// tables are damaged or were measured on other hardware: the error names both.
 absl::StatusOr<CalibrationCount> Calibrate(absl::Span<const KernelWork> works, KernelClock* clock,
                                            const CalibrationRun& run);
 

@@ -30,12 +30,12 @@ int LineOf(std::string_view text, int index) {
 
 // Fields that may be 0: no tokens, no groups.
 bool MayBeZero(const std::string& field) {
-  return field == "tokens" || field == "m" || field == "tokens_per_slot" || field == "groups" || field == "top_groups" ||
-         field == "size_bytes";
+  return field == "tokens" || field == "m" || field == "tokens_per_slot" || field == "groups" ||
+         field == "top_groups" || field == "size_bytes";
 }
 
-// What is wrong with the sizes and numbers of a work; empty where nothing is.  Sizes are bounded far above any GPU's, so
-// that bytes and operations stay within 64 bits.
+// What is wrong with the sizes and numbers of a work; empty where nothing is.  Sizes are bounded far above any GPU's,
+// so that bytes and operations stay within 64 bits.
 std::string ProblemOfSizes(const google::protobuf::Message& work) {
   using google::protobuf::FieldDescriptor;
   const auto* reflection = work.GetReflection();
@@ -43,6 +43,7 @@ std::string ProblemOfSizes(const google::protobuf::Message& work) {
     const FieldDescriptor* field = work.GetDescriptor()->field(i);
     if (field->cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
       const int value = reflection->GetEnumValue(work, field);
+      if (value == 0 && field->name() == "scoring") continue;  // A model may not say.
       if (value == 0 || field->enum_type()->FindValueByNumber(value) == nullptr) {
         return absl::StrCat(field->name(), ": ", value == 0 ? "not given" : absl::StrCat("there is no ", value));
       }
@@ -75,7 +76,8 @@ std::string Problem(const Measurement& measurement) {
   }
   if (measurement.work().has_expert_mlp()) {
     const int slots = measurement.work().expert_mlp().tokens_per_slot_size();
-    if (slots == 0 || slots > (1 << 16)) return absl::StrCat("tokens_per_slot: of ", slots, " slots; 1 to 65536 would do");
+    if (slots == 0 || slots > (1 << 16))
+      return absl::StrCat("tokens_per_slot: of ", slots, " slots; 1 to 65536 would do");
   }
   const auto* work = KernelWork::descriptor()->FindFieldByName(KindOf(measurement.work()));
   return ProblemOfSizes(measurement.work().GetReflection()->GetMessage(measurement.work(), work));
@@ -108,9 +110,7 @@ absl::Status CheckDistinct(const Calibration& all) {
 }
 
 // "h200-sxm" of "platforms/calibration/h200-sxm/gemm.txtpb".
-std::string GpuOf(const CatalogueFile& file) {
-  return fs::path(file.path).parent_path().filename().string();
-}
+std::string GpuOf(const CatalogueFile& file) { return fs::path(file.path).parent_path().filename().string(); }
 
 }  // namespace
 

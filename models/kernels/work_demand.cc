@@ -18,7 +18,9 @@ absl::StatusOr<double> PerOperation(const GpuSpec& gpu, const char* field, const
   return absl::InvalidArgumentError(absl::StrCat("gpu \"", gpu.name(), "\": ", field, ": ", rate.status().message()));
 }
 
-double Activation(int64_t values, NumberType type) { return static_cast<double>(ActivationBytes(values, type).count()); }
+double Activation(int64_t values, NumberType type) {
+  return static_cast<double>(ActivationBytes(values, type).count());
+}
 
 }  // namespace
 
@@ -55,7 +57,8 @@ TokenDemand RouterDemand(const GpuPeaks& peaks, int64_t experts, int64_t top_k) 
 }
 
 TokenDemand PermuteDemand(const GpuPeaks& peaks, int64_t top_k, int64_t hidden, NumberType values) {
-  return {.fixed = 0, .token = static_cast<double>(1 + top_k) * Activation(hidden, values) * peaks.ps_per_byte,
+  return {.fixed = 0,
+          .token = static_cast<double>(1 + top_k) * Activation(hidden, values) * peaks.ps_per_byte,
           .compute = 0};
 }
 

@@ -40,8 +40,8 @@ TokenDemand PermuteDemand(const GpuPeaks& peaks, int64_t top_k, int64_t hidden, 
 // Of a byte: read and written.
 TokenDemand CopyDemand(const GpuPeaks& peaks);
 
-// Of experts [inter, hidden]: gate and up, SwiGLU, and down, one after the other.  With `active` slots that have tokens,
-// `pairs` tokens in all, and `rows` of tiles:
+// Of experts [inter, hidden]: gate and up, SwiGLU, and down, one after the other.  With `active` slots that have
+// tokens, `pairs` tokens in all, and `rows` of tiles:
 //   max(active * W13 + pairs * (a(H) + 4 * I) B, rows * 4 * H * I flop) + pairs * (4 * I + a(I)) B
 //   + max(active * W2 + pairs * (a(I) + 2 * H) B, rows * 2 * H * I flop)
 // as in roofline_cost_model.h.

@@ -48,8 +48,8 @@ absl::StatusOr<CalibrationTable> ReadTable(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   const size_t line = text.find('\n');
   if (line == std::string::npos || text.substr(0, line) != kHashLine + Hash(text.substr(line + 1))) {
-    return absl::DataLossError(absl::StrCat(path, ":1: damaged: the text is not what was written; delete the file, and ",
-                                            "it will be executed again"));
+    return absl::DataLossError(absl::StrCat(
+        path, ":1: damaged: the text is not what was written; delete the file, and ", "it will be executed again"));
   }
   return ParseCalibrationTable(text, path);
 }
@@ -133,11 +133,10 @@ absl::StatusOr<std::vector<KernelTime>> WorkTimes::Get(absl::Span<const KernelWo
     RETURN_IF_ERROR(stop.Check());
     if (const absl::Status status = OpenClock(path, &folder); !status.ok()) {
       // Not the fault of an input: the same run may succeed on another machine.
-      return absl::Status(
-          absl::IsFailedPrecondition(status) ? status.code() : absl::StatusCode::kUnavailable,
-          absl::StrCat(unknown.size(), " works have to be executed",
-                       path.empty() ? "" : absl::StrCat(", which ", path, " does not hold"), ", the first being ",
-                       WorkText(*unknown[0]), ": ", status.message()));
+      return absl::Status(absl::IsFailedPrecondition(status) ? status.code() : absl::StatusCode::kUnavailable,
+                          absl::StrCat(unknown.size(), " works have to be executed",
+                                       path.empty() ? "" : absl::StrCat(", which ", path, " does not hold"),
+                                       ", the first being ", WorkText(*unknown[0]), ": ", status.message()));
     }
     Progress progress("executing", static_cast<int64_t>(unknown.size()));
     for (size_t i = 0; i < unknown.size(); ++i) {

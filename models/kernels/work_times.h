@@ -1,5 +1,5 @@
-// The times of works: known ones from memory or from a folder, the others by executing them.  Executing takes a GPU; what
-// is known does not, so that a run whose folder is complete needs none and always gives the same report.
+// The times of works: known ones from memory or from a folder, the others by executing them.  Executing takes a GPU;
+// what is known does not, so that a run whose folder is complete needs none and always gives the same report.
 //
 // A folder belongs to one GPU with one driver.  It holds hardware.txtpb and a file for each work, called by the XXH3 of
 // hardware and work; every file is a calibration table, and its first line has the XXH3 of the rest.

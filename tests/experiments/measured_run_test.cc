@@ -86,8 +86,8 @@ TEST_F(MeasuredRun, NoFallbackIsAnErrorThatListsWhatIsMissing) {
 
 TEST_F(MeasuredRun, ATableBesideTheExperimentIsFoundAndRecorded) {
   const std::string text = ReadFile(experiment_);
-  experiment_ = WriteFile("measured.experiment",
-                          text + "\ncosts { measured { table: \"./tables\" fallback: ROOFLINE } }\n");
+  experiment_ =
+      WriteFile("measured.experiment", text + "\ncosts { measured { table: \"./tables\" fallback: ROOFLINE } }\n");
   RunOptions options;
   options.out = (folder_ / "out").string();
   const auto report = Run({}, options);
@@ -174,8 +174,8 @@ TEST_F(MeasuredRun, InterruptedItKeepsTheCacheAndWritesNoReport) {
 }
 
 TEST_F(MeasuredRun, WhatIsNotExecutedMayBeMeasured) {
-  const auto report = Run({Replayed("measured { table: \"" + (folder_ / "tables").string() + "\" fallback: ROOFLINE }")},
-                          WithClock());
+  const auto report =
+      Run({Replayed("measured { table: \"" + (folder_ / "tables").string() + "\" fallback: ROOFLINE }")}, WithClock());
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_GT(report->summary["provenance"]["measured"].get<double>(), 0);
   EXPECT_GT(report->summary["provenance"]["replay"].get<double>(), 0);
@@ -198,8 +198,8 @@ TEST_F(MeasuredRun, AlternativesShareWhatWasExecuted) {
 
 TEST_F(MeasuredRun, OnlineRebalancingWorksWithBoth) {
   for (const std::string& costs : {Measured(), Replayed("every_steps: 5")}) {
-    const auto report = Run({costs, "placement.policy=eplb", "rebalance.mode=blocking", "rebalance.interval_steps=10"},
-                            WithClock());
+    const auto report =
+        Run({costs, "placement.policy=eplb", "rebalance.mode=blocking", "rebalance.interval_steps=10"}, WithClock());
     ASSERT_TRUE(report.ok()) << report.status();
     ExpectSharesAddUp(*report);
   }

@@ -75,7 +75,8 @@ TEST_F(CalibrateCommand, BadInput) {
            {"calibrate --out " + Out() + " --gpu -1", "--gpu"},
            {"calibrate --out " + Out() + " --banana", "banana"},
            {"calibrate --out " + Out() + " --trace /nonexistent.eptrace", "/nonexistent.eptrace"},
-           {"calibrate --out " + Out() + " --trace " + (folder_ / "small.eptrace").string(), "captured on \"small\""}}) {
+           {"calibrate --out " + Out() + " --trace " + (folder_ / "small.eptrace").string(),
+            "captured on \"small\""}}) {
     const Outcome outcome = Epsim(arguments);
     EXPECT_EQ(outcome.exit_code, 2) << arguments << outcome.err;
     EXPECT_THAT(outcome.err, HasSubstr(part));

@@ -95,10 +95,10 @@ TEST(ExpertSurface, OutsideIsWhatLiesBeyondTheFeaturesOrFarFromAnyMeasurement) {
     return surface.At(load, load, UnitDemand()).inside;
   };
   EXPECT_TRUE(inside({2, 2}));
-  EXPECT_FALSE(inside({8192}));                               // More tokens a slot than any.
-  EXPECT_FALSE(inside(std::vector<int32_t>(128, 1)));         // More slots.
-  EXPECT_FALSE(inside({1, 30}));                              // More skew.
-  EXPECT_FALSE(inside(std::vector<int32_t>(32, 2048)));       // Within all, and near none.
+  EXPECT_FALSE(inside({8192}));                          // More tokens a slot than any.
+  EXPECT_FALSE(inside(std::vector<int32_t>(128, 1)));    // More slots.
+  EXPECT_FALSE(inside({1, 30}));                         // More skew.
+  EXPECT_FALSE(inside(std::vector<int32_t>(32, 2048)));  // Within all, and near none.
 }
 
 // Left out one after the other, measurements are told from the rest.  What the surface adds to a plane through its
@@ -119,9 +119,7 @@ TEST(ExpertSurface, LeftOutMeasurementsAreFoundAgain) {
   }
 }
 
-TEST(ExpertSurface, FindsTheTile) {
-  EXPECT_EQ(SurfaceOf(*FindModel("deepseek-v3"), BF16, {}).tile(), 128);
-}
+TEST(ExpertSurface, FindsTheTile) { EXPECT_EQ(SurfaceOf(*FindModel("deepseek-v3"), BF16, {}).tile(), 128); }
 
 TEST(ExpertSurface, NoTimeStaysBelowTheBound) {
   const ExpertSurface surface = SurfaceOf(*FindModel("deepseek-v3"), FP8, {});

@@ -1,4 +1,5 @@
-// Does the model say what the GPU would?  Tables come from a stated clock, which is then asked for what they do not hold.
+// Does the model say what the GPU would?  Tables come from a stated clock, which is then asked for what they do not
+// hold.
 #include "models/costs/measured_cost_model.h"
 
 #include <algorithm>
@@ -88,8 +89,7 @@ Errors ErrorsOfExperts(const ModelSpec& model, NumberType type, double noise) {
     const std::vector<int32_t> tokens = Draw(std::min<int>(slots, model.experts()), i % 2 == 0 ? 60 : 800, &random);
     const Cost cost = costs->RoutedExperts(tokens);
     measured += cost.source == CostSource::kMeasured;
-    errors.push_back(
-        std::abs(Microseconds(cost.time) / StatedExpertMicroseconds(clock, model, type, tokens) - 1));
+    errors.push_back(std::abs(Microseconds(cost.time) / StatedExpertMicroseconds(clock, model, type, tokens) - 1));
   }
   std::sort(errors.begin(), errors.end());
   return {errors[200], errors[380], measured};
@@ -171,7 +171,9 @@ TEST(MeasuredCostModel, WithoutAFallbackItListsWhatIsMissing) {
   const ModelSpec model = *FindModel("deepseek-v3");
   Calibration calibration = StatedCalibration({model});
   const auto status = [&](NumberType type) {
-    return NewMeasuredCostModel(calibration, *CompleteMeasuredConfig({}), Types(type), model, H200()).status().message();
+    return NewMeasuredCostModel(calibration, *CompleteMeasuredConfig({}), Types(type), model, H200())
+        .status()
+        .message();
   };
   EXPECT_THAT(std::string(status(BF16)), HasSubstr("stated has no measurement for attention ("));
   EXPECT_THAT(std::string(status(BF16)), HasSubstr("fallback: ROOFLINE"));
@@ -199,7 +201,8 @@ TEST(MeasuredCostModel, PermutationIsWhatItTakesLonger) {
   const Calibration calibration = StatedCalibration({model});
   const std::vector<int32_t> tokens(32, 40);
   const Duration with = Measured(calibration, model)->RoutedExperts(tokens).time;
-  const Duration without = Measured(calibration, model, BF16, Fallback("permutation: false"))->RoutedExperts(tokens).time;
+  const Duration without =
+      Measured(calibration, model, BF16, Fallback("permutation: false"))->RoutedExperts(tokens).time;
   // 1,280 rows there and back, 14,336 B each, read and written, and two launches.
   EXPECT_GT(Microseconds(with - without), 2 * 2 + 4 * 1280 * 14336 / 4.8e6);
   EXPECT_LT(Microseconds(with - without), 3 * (2 * 2 + 4 * 1280 * 14336 / 4.8e6));

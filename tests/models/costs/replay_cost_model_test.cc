@@ -36,15 +36,16 @@ class Replay : public testing::Test {
   std::unique_ptr<CostModel> New(const std::string& config, bool has_gpu = true) {
     CostConfig costs;
     EXPECT_TRUE(ParseTextProto("replay { " + config + " }", "test", &costs).ok());
-    auto model = NewCostModel(costs, *FindModel("deepseek-v3"), H200(),
-                              std::make_shared<WorkTimes>([this, has_gpu]() -> absl::StatusOr<std::unique_ptr<KernelClock>> {
-                                if (!has_gpu) return absl::UnimplementedError("there is no GPU");
-                                auto clock = std::make_unique<StatedClock>(gpu_);
-                                clock_ = clock.get();
-                                clock_->on_call = on_call_;
-                                clock_->fails_at = fails_at_;
-                                return clock;
-                              }));
+    auto model =
+        NewCostModel(costs, *FindModel("deepseek-v3"), H200(),
+                     std::make_shared<WorkTimes>([this, has_gpu]() -> absl::StatusOr<std::unique_ptr<KernelClock>> {
+                       if (!has_gpu) return absl::UnimplementedError("there is no GPU");
+                       auto clock = std::make_unique<StatedClock>(gpu_);
+                       clock_ = clock.get();
+                       clock_->on_call = on_call_;
+                       clock_->fails_at = fails_at_;
+                       return clock;
+                     }));
     EXPECT_TRUE(model.ok()) << model.status();
     return *std::move(model);
   }

@@ -51,7 +51,8 @@ TEST(CalibrationPlan, CoversEveryKernelOfEveryModel) {
         EXPECT_TRUE(kinds.contains(kind)) << kind << " of " << model.name();
       }
       const auto has = [&](auto matches) { return std::any_of(works.begin(), works.end(), matches); };
-      EXPECT_TRUE(has([&](const KernelWork& w) { return w.gemm().n() == model.experts() && w.gemm().k() == model.hidden(); }));
+      EXPECT_TRUE(
+          has([&](const KernelWork& w) { return w.gemm().n() == model.experts() && w.gemm().k() == model.hidden(); }));
       EXPECT_TRUE(has([&](const KernelWork& w) { return w.gemm().n() == model.vocabulary(); }));
       EXPECT_TRUE(has([&](const KernelWork& w) { return w.router().experts() == model.experts(); }));
       for (const NumberType type : {BF16, FP8}) {
@@ -59,8 +60,10 @@ TEST(CalibrationPlan, CoversEveryKernelOfEveryModel) {
           return w.expert_mlp().inter() == model.moe_intermediate() && w.expert_mlp().weights() == type;
         }));
         EXPECT_EQ(model.shared_intermediate() > 0, has([&](const KernelWork& w) {
-                    return w.gemm().n() == 2 * model.shared_intermediate() && w.gemm().values() == type;
-                  }) && model.shared_intermediate() > 0);
+                                                     return w.gemm().n() == 2 * model.shared_intermediate() &&
+                                                            w.gemm().values() == type;
+                                                   }) &&
+                                                       model.shared_intermediate() > 0);
       }
     }
   }

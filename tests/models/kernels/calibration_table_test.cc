@@ -27,9 +27,7 @@ constexpr char kOne[] =
 std::string Error(const std::string& text) {
   return std::string(ParseCalibrationTable(text, "t.txtpb").status().message());
 }
-std::string With(const std::string& from, const std::string& to) {
-  return absl::StrReplaceAll(kOne, {{from, to}});
-}
+std::string With(const std::string& from, const std::string& to) { return absl::StrReplaceAll(kOne, {{from, to}}); }
 
 class CalibrationFolder : public testing::Test {
  protected:
@@ -81,7 +79,8 @@ TEST(CalibrationTable, ProblemsNameFileLineAndValue) {
   EXPECT_THAT(Error(std::string(kHead) + With("n: 2", "n: 0")), StartsWith("t.txtpb:5: n: 0"));
   EXPECT_THAT(Error(std::string(kHead) + With("n: 2", "n: 4294967295")), StartsWith("t.txtpb:5: n: 4294967295"));
   EXPECT_THAT(Error(std::string(kHead) + With("values: BF16", "")), StartsWith("t.txtpb:5: values: not given"));
-  EXPECT_THAT(Error(std::string(kHead) + With("values: BF16", "values: 77")), StartsWith("t.txtpb:5: values: there is no"));
+  EXPECT_THAT(Error(std::string(kHead) + With("values: BF16", "values: 77")),
+              StartsWith("t.txtpb:5: values: there is no"));
   EXPECT_THAT(Error(kOne), HasSubstr("hardware.gpu"));
   EXPECT_THAT(Error("measurement {"), StartsWith("t.txtpb:1:"));
   EXPECT_THAT(Error(std::string("\0\xff\xfe", 3)), StartsWith("t.txtpb:1:"));
@@ -89,7 +88,8 @@ TEST(CalibrationTable, ProblemsNameFileLineAndValue) {
 
 TEST_F(CalibrationFolder, TablesOfOneFolderAreOfOneGpu) {
   Write("a.txtpb", std::string(kHead) + kOne);
-  Write("b.txtpb", absl::StrReplaceAll(std::string(kHead) + With("m: 1", "m: 2"), {{"driver: \"1\"", "driver: \"2\""}}));
+  Write("b.txtpb",
+        absl::StrReplaceAll(std::string(kHead) + With("m: 1", "m: 2"), {{"driver: \"1\"", "driver: \"2\""}}));
   const std::string error(ReadCalibrationFolder(folder_).status().message());
   EXPECT_THAT(error, HasSubstr("b.txtpb: measured on A (2 SMs, 1 GiB, driver 2"));
   EXPECT_THAT(error, HasSubstr("a.txtpb on A (2 SMs, 1 GiB, driver 1"));
@@ -108,7 +108,8 @@ TEST_F(CalibrationFolder, ACopiedFileIsFound) {
 
 TEST_F(CalibrationFolder, ClocksMayDiffer) {
   Write("a.txtpb", std::string(kHead) + kOne);
-  Write("b.txtpb", absl::StrReplaceAll(std::string(kHead) + With("m: 1", "m: 2"), {{"sms: 2", "sms: 2 sm_clock_mhz: 9"}}));
+  Write("b.txtpb",
+        absl::StrReplaceAll(std::string(kHead) + With("m: 1", "m: 2"), {{"sms: 2", "sms: 2 sm_clock_mhz: 9"}}));
   EXPECT_TRUE(ReadCalibrationFolder(folder_).ok());
 }
 

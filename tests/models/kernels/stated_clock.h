@@ -85,7 +85,9 @@ class StatedClock final : public KernelClock {
  private:
   // Half of the bandwidth at 2 MB.
   double Moved(double bytes) const { return 1e6 * (bytes + 2e6 * bytes / (bytes + 2e6)) / (0.9 * gpu_.bandwidth); }
-  double Peak(NumberType type) const { return IsEightBit(type) ? gpu_.fp8 : IsFourBit(type) ? 2 * gpu_.fp8 : gpu_.bf16; }
+  double Peak(NumberType type) const {
+    return IsEightBit(type) ? gpu_.fp8 : IsFourBit(type) ? 2 * gpu_.fp8 : gpu_.bf16;
+  }
   static double Both(double a, double b) { return std::pow(std::pow(a, 4) + std::pow(b, 4), 0.25); }
 
   double Product(const GemmWork& g) const {
