@@ -57,7 +57,6 @@ class BySize {
     }
     return nearest;
   }
-  std::map<std::pair<int, Sizes>, Value>& all() { return values_; }
 
  private:
   std::map<std::pair<int, Sizes>, Value> values_;
@@ -129,7 +128,6 @@ class KernelCurves {
       const double floor = without_tokens[{work.hidden(), work.inter(), work.weights(), work.activations()}];
       AddExperts(work, std::isfinite(floor) ? floor : 3 * launch_, Picoseconds(m.time()));
     }
-    for (auto& [key, surface] : experts_.all()) surface.ChooseTile();
   }
 
   bool has_launch() const { return has_launch_; }
@@ -250,8 +248,12 @@ class MeasuredCostModel final : public CostModel {
 
     const NumberType weights = precision.expert_weights(), activations = precision.expert_activations();
     asked_ = ExpertDemand(peaks, hidden, model.moe_intermediate(), weights, activations);
-    experts_ = curves_.Experts(hidden, model.moe_intermediate(), weights, activations, &exact_experts_);
-    if (experts_ == nullptr) {
+    const ExpertSurface* surface =
+        curves_.Experts(hidden, model.moe_intermediate(), weights, activations, &exact_experts_);
+    if (surface != nullptr) {
+      experts_ = *surface;
+      experts_->ChooseTile();
+    } else {
       missing_.push_back(absl::StrCat("routed experts (no expert_mlp with weights in ", NumberType_Name(weights),
                                       " and activations in ", NumberType_Name(activations), ")"));
     }
@@ -259,10 +261,10 @@ class MeasuredCostModel final : public CostModel {
       permutes_ = {curves_.Permute(hidden, precision.dispatch(), false), curves_.Permute(hidden, BF16, true)};
       for (const Kernel& kernel : permutes_) {
         if (kernel.curve != nullptr) continue;
-        if (experts_ != nullptr) {
+        if (experts_.has_value()) {
           missing_.push_back("routed experts (no permute, which `permutation: false` would leave out)");
         }
-        experts_ = nullptr;
+        experts_.reset();
       }
     }
     if (!curves_.has_launch()) missing_.push_back("kernels without tokens (no launch)");
@@ -295,7 +297,7 @@ class MeasuredCostModel final : public CostModel {
   Cost LmHead(int64_t tokens) const override { return head_.measured() ? head_.At(tokens) : fallback_->LmHead(tokens); }
 
   Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const override {
-    if (experts_ == nullptr) return fallback_->RoutedExperts(tokens_per_slot, scale);
+    if (!experts_.has_value()) return fallback_->RoutedExperts(tokens_per_slot, scale);
     const ExpertLoad load = ExpertLoad::Of(tokens_per_slot, experts_->tile());
     const ExpertLoad weighted = scale.empty() ? load : ExpertLoad::Of(tokens_per_slot, scale, experts_->tile());
     CurveTime sum = experts_->At(load, weighted, asked_);
@@ -316,7 +318,7 @@ class MeasuredCostModel final : public CostModel {
 
   // Demand is convex and at the best utilisation that was measured; permutation is left out.
   Cost LeastExperts(double active, double pairs, int gpus) const override {
-    if (experts_ == nullptr) return fallback_->LeastExperts(active, pairs, gpus);
+    if (!experts_.has_value()) return fallback_->LeastExperts(active, pairs, gpus);
     return {RoundUpWithinStep(experts_->AtLeast(asked_, active / gpus, pairs / gpus)), CostSource::kExtended};
   }
 
@@ -358,7 +360,7 @@ class MeasuredCostModel final : public CostModel {
   Stage dense_, shared_, router_, quantize_, head_;
   bool has_dense_ = false, has_shared_ = false, quantizes_ = false;
   ExpertDemand asked_;
-  const ExpertSurface* experts_ = nullptr;  // Null: of the fall-back.
+  std::optional<ExpertSurface> experts_;  // None: of the fall-back.
   bool exact_experts_ = false;
   std::vector<Kernel> permutes_;  // Empty without permutation.
 };

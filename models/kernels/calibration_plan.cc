@@ -219,6 +219,7 @@ std::vector<std::vector<int32_t>> ExpertHistograms(int64_t experts, bool quick) 
 std::vector<KernelWork> PlanCalibration(const CalibrationRequest& request) {
   Plan plan;
   AddCeilings(request.quick, &plan);
+  for (const NumberType values : {BF16, FP8}) AddGemm(8192, 8192, values, {8192}, &plan);
   for (const ModelSpec& model : request.models) AddRouting(model, request.quick, &plan);
   for (const ModelSpec& model : request.models) AddPermutes(model, request.quick, &plan);
   for (const ModelSpec& model : request.models) AddGemms(model, request.quick, &plan);

@@ -285,5 +285,50 @@ TEST(MeasuredCostModel, ATableThatIsNotThereIsAnError) {
               HasSubstr("/nonexistent/h200: cannot open"));
 }
 
+// Whatever is done to a table, it is refused or gives times.
+TEST(MeasuredCostModel, DamagedTablesAreRefusedOrGiveTimes) {
+  const ModelSpec model = *FindModel("olmoe-1b-7b");
+  const Calibration calibration = StatedCalibration({model});
+  CalibrationTable table;
+  *table.mutable_hardware() = calibration.hardware;
+  for (size_t i = 0; i < calibration.measurements.size(); i += 3)
+    *table.add_measurement() = calibration.measurements[i];
+  const std::string text = PrintCalibrationTable(table);
+  ASSERT_TRUE(ParseCalibrationTable(text, "t").ok());
+  RandomStream random(11, "damage");
+  int refused = 0, taken = 0;
+  for (int i = 0; i < 400; ++i) {
+    std::string damaged = text;
+    for (int k = 0; k < 3; ++k) {
+      const size_t place = random.Below(damaged.size());
+      if (random.Below(3) == 0) {
+        damaged.erase(place, 1 + random.Below(40));
+      } else {
+        damaged[place] = "0123456789.-e {}:[],\"\n"[random.Below(22)];
+      }
+    }
+    const auto read = ParseCalibrationTable(damaged, "t");
+    if (!read.ok()) {
+      ++refused;
+      continue;
+    }
+    ++taken;
+    Calibration of_damaged;
+    of_damaged.hardware = read->hardware();
+    of_damaged.measurements.assign(read->measurement().begin(), read->measurement().end());
+    const auto costs = Measured(of_damaged, model);
+    for (const std::vector<int32_t>& tokens : {std::vector<int32_t>{}, {1}, {4, 0, 1000}, {1 << 20, 1 << 20}}) {
+      EXPECT_GE(costs->RoutedExperts(tokens).time, Duration{});
+      EXPECT_LE(costs->RoutedExperts(tokens).time, kLongestStep);
+    }
+    for (int64_t tokens : {0, 1, 1 << 20}) {
+      EXPECT_LE(costs->Router(tokens).time, kLongestStep);
+      EXPECT_LE(costs->LmHead(tokens).time, kLongestStep);
+    }
+  }
+  EXPECT_GT(refused, 100);
+  EXPECT_GT(taken, 20);
+}
+
 }  // namespace
 }  // namespace epsim

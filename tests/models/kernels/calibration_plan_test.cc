@@ -50,6 +50,11 @@ TEST(CalibrationPlan, CoversEveryKernelOfEveryModel) {
                                "expert_mlp", "co_occurrence"}) {
         EXPECT_TRUE(kinds.contains(kind)) << kind << " of " << model.name();
       }
+      EXPECT_EQ(std::count_if(works.begin(), works.end(),
+                              [](const KernelWork& w) {
+                                return w.gemm().n() == 8192 && w.gemm().k() == 8192 && w.gemm().m() == 8192;
+                              }),
+                2);
       const auto has = [&](auto matches) { return std::any_of(works.begin(), works.end(), matches); };
       EXPECT_TRUE(
           has([&](const KernelWork& w) { return w.gemm().n() == model.experts() && w.gemm().k() == model.hidden(); }));
