@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "engine/random_stream.h"
 #include "engine/text_proto.h"
 #include "gmock/gmock.h"
@@ -299,12 +300,14 @@ TEST(MeasuredCostModel, DamagedTablesAreRefusedOrGiveTimes) {
   int refused = 0, taken = 0;
   for (int i = 0; i < 400; ++i) {
     std::string damaged = text;
-    for (int k = 0; k < 3; ++k) {
-      const size_t place = random.Below(damaged.size());
-      if (random.Below(3) == 0) {
-        damaged.erase(place, 1 + random.Below(40));
-      } else {
-        damaged[place] = "0123456789.-e {}:[],\"\n"[random.Below(22)];
+    if (i % 4 == 0) {
+      damaged.erase(random.Below(damaged.size()), 1 + random.Below(40));
+    } else {
+      // Digits of sizes, tokens and times.
+      for (int k = 0; k < 3; ++k) {
+        size_t place = random.Below(damaged.size());
+        while (!absl::ascii_isdigit(damaged[place])) place = (place + 1) % damaged.size();
+        damaged[place] = "0123456789.-e"[random.Below(i % 4 == 1 ? 13 : 10)];
       }
     }
     const auto read = ParseCalibrationTable(damaged, "t");
@@ -326,8 +329,8 @@ TEST(MeasuredCostModel, DamagedTablesAreRefusedOrGiveTimes) {
       EXPECT_LE(costs->LmHead(tokens).time, kLongestStep);
     }
   }
-  EXPECT_GT(refused, 100);
-  EXPECT_GT(taken, 20);
+  EXPECT_GT(refused, 50);
+  EXPECT_GT(taken, 50);
 }
 
 }  // namespace
