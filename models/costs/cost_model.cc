@@ -41,13 +41,6 @@ std::string_view Name(CostSource source) {
   __builtin_unreachable();
 }
 
-CostSource LeastCertain(CostSource a, CostSource b) {
-  for (const CostSource source : {CostSource::kRoofline, CostSource::kExtended, CostSource::kMeasured}) {
-    if (a == source || b == source) return source;
-  }
-  return a;
-}
-
 absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config) {
   RETURN_IF_ERROR(CheckExpertCostScale(config.expert_cost_scale()));
   CostConfig complete = config;

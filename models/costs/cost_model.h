@@ -23,8 +23,6 @@ namespace epsim {
 enum class CostSource : uint8_t { kRoofline, kMeasured, kReplay, kNetwork, kGiven, kExtended };
 inline constexpr int kCostSources = 6;
 std::string_view Name(CostSource source);  // "roofline", ...
-// The source of a sum of kernels: of replay, measured, extended and roofline the one that says least about this GPU.
-CostSource LeastCertain(CostSource a, CostSource b);
 
 struct Cost {
   Duration time{};
@@ -51,6 +49,7 @@ class CostModel {
   // 0 for a model without.
   virtual Cost SharedExperts(int64_t tokens) const = 0;
   // The grouped GEMMs of the routed experts on one rank, from the whole histogram: slots without tokens are not read.
+  // Measured and executed ones have the permutation of their rows with them, unless the configuration leaves it out.
   // The expert of slot i takes scale[i] times as long as one of scale 1 (expert_cost_scale.h).
   // REQUIRES: `scale` [slots] is positive, or empty: all 1.
   virtual Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const = 0;

@@ -152,12 +152,5 @@ TEST(CostSourceTest, EverySourceHasAName) {
   EXPECT_EQ(Name(CostSource::kExtended), "extended");
 }
 
-TEST(CostSourceTest, ASumIsAsCertainAsItsLeastCertainPart) {
-  EXPECT_EQ(LeastCertain(CostSource::kReplay, CostSource::kReplay), CostSource::kReplay);
-  EXPECT_EQ(LeastCertain(CostSource::kReplay, CostSource::kMeasured), CostSource::kMeasured);
-  EXPECT_EQ(LeastCertain(CostSource::kExtended, CostSource::kMeasured), CostSource::kExtended);
-  EXPECT_EQ(LeastCertain(CostSource::kExtended, CostSource::kRoofline), CostSource::kRoofline);
-}
-
 }  // namespace
 }  // namespace epsim
