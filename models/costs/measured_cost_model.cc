@@ -85,7 +85,7 @@ class Stage {
   }
   static void Add(const Kernel& kernel, double tokens, CurveTime* sum) {
     const double count = tokens * kernel.per_token;
-    const CurveTime time = kernel.curve->At(count, kernel.demand.Picoseconds(count));
+    const CurveTime time = kernel.curve->At(count, kernel.demand);
     sum->picoseconds += time.picoseconds;
     sum->inside = sum->inside && time.inside && (kernel.exact || tokens == 0);
   }
@@ -307,7 +307,7 @@ class MeasuredCostModel final : public CostModel {
       CurveTime time{0, true};
       Stage::Add(kernel, load.pairs, &time);
       if (load.pairs > 0 && !scale.empty()) {
-        const double floor = kernel.curve->At(0, 0).picoseconds;
+        const double floor = kernel.curve->floor();
         time.picoseconds = floor + (time.picoseconds - floor) * weighted.pairs / load.pairs;
       }
       sum.picoseconds += time.picoseconds;

@@ -46,8 +46,7 @@ class ExecutedKernel {
   CurveTime At(int64_t tokens) const {
     if (tokens == 0) return {floor_, true};
     if (const auto time = times_.find(tokens); time != times_.end()) return {time->second, true};
-    const auto count = static_cast<double>(tokens);
-    return {curve_.At(count, demand_.Picoseconds(count)).picoseconds, false};
+    return {curve_.At(static_cast<double>(tokens), demand_).picoseconds, false};
   }
 
  private:

@@ -23,18 +23,21 @@ void TokenCurve::Add(double tokens, double demand, double measured) {
   }
 }
 
-CurveTime TokenCurve::At(double tokens, double demand) const {
+CurveTime TokenCurve::At(double tokens, const TokenDemand& asked) const {
   EPSIM_CHECK(!points_.empty());
   if (tokens <= 0) return {floor_, true};
   const Point &first = points_.front(), &last = points_.back();
-  const auto time = [&](double log_factor) { return floor_ + demand * std::exp(log_factor); };
-  if (tokens <= first.tokens) return {time(first.log_factor), tokens == first.tokens};
-  if (tokens >= last.tokens) return {time(last.log_factor), tokens == last.tokens};
+  const auto time = [&](double at, double log_factor) { return floor_ + asked.Picoseconds(at) * std::exp(log_factor); };
+  if (tokens <= first.tokens) return {time(tokens, first.log_factor), tokens == first.tokens};
+  if (tokens >= last.tokens) return {time(tokens, last.log_factor), tokens == last.tokens};
   const auto above = std::lower_bound(points_.begin(), points_.end(), tokens,
                                       [](const Point& p, double value) { return p.tokens < value; });
   const auto below = above - 1;
   const double share = (std::log(tokens) - below->log_tokens) / (above->log_tokens - below->log_tokens);
-  return {time(below->log_factor + share * (above->log_factor - below->log_factor)), true};
+  const double between = time(tokens, below->log_factor + share * (above->log_factor - below->log_factor));
+  const auto [least, most] =
+      std::minmax({time(below->tokens, below->log_factor), time(above->tokens, above->log_factor)});
+  return {std::clamp(between, least, most), true};
 }
 
 }  // namespace epsim

@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "models/kernels/work_demand.h"
+
 namespace epsim {
 
 // A time, and whether it lies between measurements.
@@ -13,7 +15,8 @@ struct CurveTime {
 
 // Every measurement is read as  floor + demand / utilisation,  where demand is what the kernel takes at the GPU's peaks
 // (work_demand.h).  Between two measurements the logarithm of the utilisation is interpolated over the logarithm of the
-// tokens; beyond the first and the last it stays as it is there.
+// tokens, and the time is not let out of what lies between theirs: where measurements rise, no time in between falls
+// below the lower one.  Beyond the first and the last the utilisation stays as it is there.
 class TokenCurve {
  public:
   // `floor`: of a kernel without work, in picoseconds.
@@ -23,9 +26,10 @@ class TokenCurve {
   // REQUIRES: tokens, demand and measured are more than 0.
   void Add(double tokens, double demand, double measured);
   bool empty() const { return points_.empty(); }
+  double floor() const { return floor_; }
 
-  // `demand` may be another kernel's, of other sizes.  No tokens: the floor.  REQUIRES: not empty.
-  CurveTime At(double tokens, double demand) const;
+  // `asked` may be another kernel's, of other sizes.  No tokens: the floor.  REQUIRES: not empty.
+  CurveTime At(double tokens, const TokenDemand& asked) const;
 
  private:
   struct Point {
