@@ -148,7 +148,8 @@ absl::StatusOr<RunReport> EstimateStep(const ResolvedExperiment& resolved, const
                                                    " tokens in a step; an analytic estimate takes at most ",
                                                    kMostSampledPairs / load_case.top_k));
   }
-  ASSIGN_OR_RETURN(const std::unique_ptr<ReplayRun> run, ReplayRun::Create(resolved, folder));
+  ASSIGN_OR_RETURN(const std::unique_ptr<ReplayRun> run,
+                   ReplayRun::Create(resolved, folder, std::make_shared<WorkTimes>(options.new_clock)));
   if (folder != nullptr) RETURN_IF_ERROR(folder->Open());
   SamplingOptions sampling{
       .samples = Samples(load_case), .seed = experiment.seed(), .threads = options.threads, .stop = options.stop};

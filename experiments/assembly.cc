@@ -12,6 +12,7 @@
 #include "engine/status_macros.h"
 #include "engine/unit_text.h"
 #include "models/backends/backend.h"
+#include "models/costs/roofline_kernel.h"
 #include "models/schedule/schedule_config.h"
 #include "platforms/network/simgrid.h"
 #include "policies/placement/survivors_placement.h"
@@ -135,7 +136,8 @@ absl::Status CheckElastic(const ElasticConfig& elastic, const PlacementShape& sh
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment& resolved) {
+absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment& resolved,
+                                                        std::shared_ptr<WorkTimes> times) {
   const Experiment& experiment = resolved.experiment();
   const PlatformSpec& platform = resolved.manifest.platform();
   auto parts = std::make_unique<Assembly>();
@@ -144,8 +146,7 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   parts->shape = ShapeOf(resolved, parts->cluster);
   ASSIGN_OR_RETURN(parts->placement_policy, NewPlacementPolicy(experiment.placement(), parts->shape));
   ASSIGN_OR_RETURN(parts->replica_choice, NewReplicaChoice(experiment.replica_choice()));
-  ASSIGN_OR_RETURN(parts->costs, NewCostModel(experiment.costs(), resolved.model(), platform.gpu()));
-  for (std::string& note : parts->costs->notes()) parts->notes.push_back(std::move(note));
+  ASSIGN_OR_RETURN(parts->costs, NewCostModel(experiment.costs(), resolved.model(), platform.gpu(), std::move(times)));
   ASSIGN_OR_RETURN(parts->expert_cost_scale,
                    NewExpertCostScale(experiment.costs().expert_cost_scale(), parts->shape.layers, parts->shape.experts,
                                       experiment.seed()));
@@ -168,8 +169,10 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   RETURN_IF_ERROR(CheckMigration(experiment.rebalance(), platform));
   RETURN_IF_ERROR(CheckElastic(experiment.elastic(), parts->shape, platform));
   ASSIGN_OR_RETURN(const BytesPerSecond memory_bandwidth, ParseHardwareBandwidth(platform.gpu().memory_bandwidth()));
+  ASSIGN_OR_RETURN(const RooflineConfig roofline,
+                   CompleteRooflineConfig(RooflineOf(experiment.costs()), platform.gpu(), nullptr));
   parts->copy_rate = BytesPerSecond(
-      std::llround(static_cast<double>(memory_bandwidth.count()) * experiment.costs().roofline().gemm().memory_efficiency()));
+      std::llround(static_cast<double>(memory_bandwidth.count()) * roofline.gemm().memory_efficiency()));
   std::optional<ExchangeCost> exchange;
   if (GoesByCoActivation(experiment.placement())) {
     exchange = LearnExchangeCost(parts->cluster, *parts->communication);
@@ -201,8 +204,9 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& resolved) {
-  absl::StatusOr<std::unique_ptr<Assembly>> parts = AssembleParts(resolved);
+absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& resolved,
+                                                   std::shared_ptr<WorkTimes> times) {
+  absl::StatusOr<std::unique_ptr<Assembly>> parts = AssembleParts(resolved, std::move(times));
   if (parts.ok()) return parts;
   return absl::Status(parts.status().code(),
                       absl::StrCat(resolved.manifest.inputs(0).path(), ": ", parts.status().message()));

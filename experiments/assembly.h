@@ -10,6 +10,7 @@
 #include "models/costs/cost_model.h"
 #include "models/costs/expert_cost_scale.h"
 #include "models/costs/cost_view.h"
+#include "models/kernels/work_times.h"
 #include "platforms/cluster.h"
 #include "platforms/network/network.h"
 #include "policies/placement/placement_policy.h"
@@ -34,7 +35,9 @@ struct Assembly {
   std::unique_ptr<Network> network;  // Uses cluster and queue.
 };
 
-// Behind a pointer, because the network holds on to its neighbours.
-absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& resolved);
+// Behind a pointer, because the network holds on to its neighbours.  `times`: of kernels that the cost model executes;
+// null: by the first GPU of this machine.
+absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const ResolvedExperiment& resolved,
+                                                   std::shared_ptr<WorkTimes> times = nullptr);
 
 }  // namespace epsim

@@ -129,6 +129,7 @@ int main(int argc, char** argv) {
   epsim::AddMaxLoadCommand(app, invocation);
   epsim::AddValidateCommand(app, invocation);
   epsim::AddFitCommand(app, invocation);
+  epsim::AddCalibrateCommand(app, invocation);
   epsim::AddTraceCommands(app, invocation);
   absl::Status status;
   try {

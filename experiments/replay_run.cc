@@ -52,8 +52,9 @@ std::vector<std::string> MigrationNotes(const ResolvedExperiment& resolved, cons
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ReplayRun>> ReplayRun::Create(const ResolvedExperiment& resolved, ReportFolder* folder) {
-  ASSIGN_OR_RETURN(std::unique_ptr<Assembly> parts, Assemble(resolved));
+absl::StatusOr<std::unique_ptr<ReplayRun>> ReplayRun::Create(const ResolvedExperiment& resolved, ReportFolder* folder,
+                                                             std::shared_ptr<WorkTimes> times) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Assembly> parts, Assemble(resolved, std::move(times)));
   std::unique_ptr<ReplayRun> run(new ReplayRun(resolved, folder, std::move(parts)));
   for (std::unique_ptr<StepRouting>* routing : {&run->step_routing_, &run->foreseen_}) {
     ASSIGN_OR_RETURN(*routing, NewStepRouting(resolved.experiment().routing(), run->shape(),
@@ -159,6 +160,7 @@ std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const R
     notes.push_back("does not fit: expert weights and communication buffers alone are larger than the memory of a GPU");
   }
   for (std::string& note : MigrationNotes(resolved_, shape())) notes.push_back(std::move(note));
+  for (std::string& note : parts_->costs->notes()) notes.push_back(std::move(note));
   for (std::string& note : parts_->communication->notes()) notes.push_back(std::move(note));
   if (seen_steps_ == 0 && !replayed.trace_path.empty() && GoesByLoad(experiment().placement())) {
     notes.push_back("no load had been seen before the scored steps: placed as a server starts, contiguous");

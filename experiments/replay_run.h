@@ -41,7 +41,9 @@ struct ReplayedSteps {
 class ReplayRun {
  public:
   // All checks that need no trace.  `resolved`, and `folder` where there is one, outlive the run.
-  static absl::StatusOr<std::unique_ptr<ReplayRun>> Create(const ResolvedExperiment& resolved, ReportFolder* folder);
+  // `times`: as Assemble().
+  static absl::StatusOr<std::unique_ptr<ReplayRun>> Create(const ResolvedExperiment& resolved, ReportFolder* folder,
+                                                           std::shared_ptr<WorkTimes> times);
 
   const Experiment& experiment() const { return resolved_.experiment(); }
   const Assembly& parts() const { return *parts_; }

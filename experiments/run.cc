@@ -61,9 +61,10 @@ absl::StatusOr<std::vector<RunReport>> RunTogether(absl::Span<const RunRequest> 
 
   // Everything is checked before anything runs or is written.
   std::vector<std::unique_ptr<ReplayRun>> runs;
+  const auto times = std::make_shared<WorkTimes>(options.new_clock);  // What one has executed, all have.
   for (const RunRequest& request : requests) {
     EPSIM_CHECK(ReplaySameSteps(first, *request.resolved));
-    ASSIGN_OR_RETURN(runs.emplace_back(), ReplayRun::Create(*request.resolved, request.folder));
+    ASSIGN_OR_RETURN(runs.emplace_back(), ReplayRun::Create(*request.resolved, request.folder, times));
   }
   for (const RunRequest& request : requests) {
     if (request.folder != nullptr) RETURN_IF_ERROR(request.folder->Open());

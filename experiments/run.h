@@ -9,6 +9,7 @@
 #include "engine/stop_token.h"
 #include "experiments/run_report.h"
 #include "experiments/setup.h"
+#include "models/kernels/work_times.h"
 
 namespace epsim {
 
@@ -19,6 +20,7 @@ struct RunOptions {
   int threads = 0;       // 0: one per core.  The report does not depend on it.
   StopToken stop = {};
   std::string progress_label = "replay";
+  NewKernelClock new_clock = nullptr;  // For kernels that the cost model executes; null: the first GPU of this machine.
 };
 
 // Without a trace, an estimate (analytic_run.h).  Files appear in `out` only when the run has succeeded:

@@ -20,6 +20,7 @@
 #include "models/catalogue.h"
 #include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
+#include "models/kernels/calibration_table.h"
 #include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
 #include "policies/placement/placement_policy.h"
@@ -101,6 +102,20 @@ absl::Status AddLibrary(const Plugin& plugin, const char* field, Manifest* manif
   Manifest::Input* input = manifest->add_inputs();
   input->set_path(path);
   input->set_xxh3(HexHash(*bytes));
+  return absl::OkStatus();
+}
+
+// So do the bytes of a folder of tables.  One that cannot be read is refused where it is used.
+absl::Status AddTables(const std::string& folder, Manifest* manifest) {
+  if (folder.find('/') == std::string::npos) return absl::OkStatus();
+  const absl::StatusOr<Calibration> calibration = ReadCalibrationFolder(folder);
+  if (!calibration.ok()) return absl::OkStatus();
+  for (const std::string& path : calibration->files) {
+    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
+    Manifest::Input* input = manifest->add_inputs();
+    input->set_path(path);
+    input->set_xxh3(HexHash(bytes));
+  }
   return absl::OkStatus();
 }
 
@@ -242,6 +257,23 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
     Plugin* plugin = experiment->mutable_routing()->mutable_plugin();
     plugin->set_library(located(plugin->library(), as_written.routing().plugin().library(), false));
     RETURN_IF_ERROR(AddLibrary(*plugin, "routing", &manifest));
+  }
+  CostConfig* costs = experiment->mutable_costs();
+  const CostConfig& costs_written = as_written.costs();
+  if (costs->has_measured() || costs->replay().has_measured()) {
+    MeasuredConfig* measured =
+        costs->has_measured() ? costs->mutable_measured() : costs->mutable_replay()->mutable_measured();
+    const MeasuredConfig& written =
+        costs->has_measured() ? costs_written.measured() : costs_written.replay().measured();
+    if (measured->table().find('/') != std::string::npos) {  // Else a name in the catalogue.
+      const std::string folder = located(measured->table(), written.table(), false);
+      measured->set_table(folder.find('/') == std::string::npos ? "./" + folder : folder);
+    }
+    RETURN_IF_ERROR(AddTables(measured->table(), &manifest));
+  }
+  if (costs->has_replay()) {
+    ReplayConfig* replay = costs->mutable_replay();
+    replay->set_cache(located(replay->cache(), costs_written.replay().cache(), false));
   }
   if (experiment->model().empty()) {
     if (trace == nullptr) {

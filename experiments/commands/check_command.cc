@@ -24,7 +24,7 @@ void AddCheckCommand(CLI::App& app, Invocation& invocation) {
     invocation.action = [flags]() -> absl::Status {
       ASSIGN_OR_RETURN(const ResolvedExperiment resolved, ResolveExperiment(flags->request));
       ASSIGN_OR_RETURN(const std::unique_ptr<Assembly> parts, Assemble(resolved));
-      for (const auto& notes : {parts->notes, parts->communication->notes()}) {
+      for (const auto& notes : {parts->notes, parts->costs->notes(), parts->communication->notes()}) {
         for (const std::string& note : notes) std::cerr << "note: " << note << "\n";
       }
       std::string text = PrintTextProto(resolved.manifest);

@@ -11,6 +11,7 @@
 #include "experiments/run.h"
 #include "models/backends/backend.h"
 #include "models/catalogue.h"
+#include "models/kernels/calibration_table.h"
 #include "nlohmann/json.hpp"
 #include "platforms/cluster.h"
 #include "traces/synthesis/synthesis.pb.h"
@@ -93,6 +94,20 @@ const Subject kSubjects[] = {
     {"presets", "stress workloads (epsim trace synth --preset)",
      [] { return Alternatives<SynthesisPreset>("preset"); }},
     {"costs", "compute cost models (experiment: costs)", [] { return Alternatives<CostConfig>("model"); }},
+    {"calibrations", "GPUs that were measured (experiment: costs.measured.table)",
+     [] {
+       std::vector<Entry> entries;
+       for (const std::string& gpu : CalibratedGpus()) {
+         const absl::StatusOr<Calibration> calibration = FindCalibration(gpu);
+         if (!calibration.ok()) {
+           entries.push_back({gpu, std::string(calibration.status().message())});
+           continue;
+         }
+         entries.push_back({gpu, absl::StrCat(calibration->measurements.size(), " works, ", calibration->date, ", ",
+                                              HardwareText(calibration->hardware))});
+       }
+       return entries;
+     }},
 };
 
 }  // namespace

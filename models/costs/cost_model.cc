@@ -1,11 +1,16 @@
 #include "models/costs/cost_model.h"
 
+#include <utility>
+
 #include "engine/check.h"
 #include "engine/status_macros.h"
 #include "models/costs/expert_cost_scale.h"
-#include "models/number_type.h"
+#include "models/costs/measured_cost_model.h"
+#include "models/costs/replay_cost_model.h"
 #include "models/costs/roofline_cost_model.h"
 #include "models/costs/roofline_kernel.h"
+#include "models/kernels/work_times.h"
+#include "models/number_type.h"
 
 namespace epsim {
 namespace {
@@ -29,6 +34,8 @@ std::string_view Name(CostSource source) {
       return "network";
     case CostSource::kGiven:
       return "given";
+    case CostSource::kExtended:
+      return "extended";
   }
   EPSIM_CHECK(!"a known cost source");
   __builtin_unreachable();
@@ -54,14 +61,40 @@ absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config, const Gp
       ASSIGN_OR_RETURN(*complete.mutable_roofline(), CompleteRooflineConfig(config.roofline(), gpu, nullptr));
       break;
     }
+    case CostConfig::kMeasured: {
+      ASSIGN_OR_RETURN(*complete.mutable_measured(), CompleteMeasuredConfig(config.measured(), gpu));
+      break;
+    }
+    case CostConfig::kReplay: {
+      ASSIGN_OR_RETURN(*complete.mutable_replay(), CompleteReplayConfig(config.replay(), gpu));
+      break;
+    }
   }
   return complete;
 }
 
+const RooflineConfig& RooflineOf(const CostConfig& config) {
+  switch (config.model_case()) {
+    case CostConfig::kMeasured:
+      return config.measured().roofline();
+    case CostConfig::kReplay:
+      return config.replay().has_measured() ? config.replay().measured().roofline() : config.replay().roofline();
+    case CostConfig::kRoofline:
+    case CostConfig::MODEL_NOT_SET:
+      break;
+  }
+  return config.roofline();
+}
+
 absl::StatusOr<std::unique_ptr<CostModel>> NewCostModel(const CostConfig& config, const ModelSpec& model,
-                                                        const GpuSpec& gpu) {
+                                                        const GpuSpec& gpu, std::shared_ptr<WorkTimes> times) {
   ASSIGN_OR_RETURN(const CostConfig complete, CompleteCostConfig(config, gpu));
   switch (complete.model_case()) {
+    case CostConfig::kMeasured:
+      return NewMeasuredCostModel(complete.measured(), complete.precision(), model, gpu);
+    case CostConfig::kReplay:
+      return NewReplayCostModel(complete.replay(), complete.precision(), model, gpu,
+                                times != nullptr ? std::move(times) : std::make_shared<WorkTimes>());
     case CostConfig::kRoofline:
       return NewRooflineCostModel(complete.roofline(), complete.precision(), model, gpu);
     case CostConfig::MODEL_NOT_SET:

@@ -18,8 +18,10 @@
 namespace epsim {
 
 // Where a predicted time comes from.
-enum class CostSource : uint8_t { kRoofline, kMeasured, kReplay, kNetwork, kGiven };  // kGiven: by the configuration.
-inline constexpr int kCostSources = 5;
+// kGiven: by the configuration; kExtended: from a measurement or an execution of something else, by the utilisation
+// that was reached there.
+enum class CostSource : uint8_t { kRoofline, kMeasured, kReplay, kNetwork, kGiven, kExtended };
+inline constexpr int kCostSources = 6;
 std::string_view Name(CostSource source);  // "roofline", ...
 
 struct Cost {
@@ -27,8 +29,11 @@ struct Cost {
   CostSource source = CostSource::kRoofline;
 };
 
+class StepExecutor;
+class WorkTimes;
+
 // Every method gives the time of all kernels of that stage in one layer on one GPU, at most kLongestStep; zero tokens
-// cost what the stage's kernels cost when launched empty.
+// cost what the stage's kernels cost when launched empty.  All may be called from several threads.
 class CostModel {
  public:
   virtual ~CostModel() = default;
@@ -44,6 +49,7 @@ class CostModel {
   // 0 for a model without.
   virtual Cost SharedExperts(int64_t tokens) const = 0;
   // The grouped GEMMs of the routed experts on one rank, from the whole histogram: slots without tokens are not read.
+  // Measured and executed ones have the permutation of their rows with them, unless the configuration leaves it out.
   // The expert of slot i takes scale[i] times as long as one of scale 1 (expert_cost_scale.h).
   // REQUIRES: `scale` [slots] is positive, or empty: all 1.
   virtual Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const = 0;
@@ -55,6 +61,8 @@ class CostModel {
   // Final projection to the vocabulary for the tokens that need logits; once a forward pass.
   virtual Cost LmHead(int64_t tokens) const = 0;
 
+  // To be shown every step before it is costed; null where nothing is executed.  Stays the model's.
+  virtual StepExecutor* executor() const { return nullptr; }
   // What the reader of a report must know of where times come from, so far.
   virtual std::vector<std::string> notes() const { return {}; }
 };
@@ -63,9 +71,13 @@ class CostModel {
 // values out of range.
 absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config, const GpuSpec& gpu);
 
+// The roofline of `config`: its own, or what stands in for that which is not measured or executed.
+const RooflineConfig& RooflineOf(const CostConfig& config);
+
 // Defaults need not be filled in.  Fails where GPU, precision and model do not go together (fp8 on a GPU without fp8
-// units): the error says what would.
+// units), and where tables are missing or do not say what they would be asked: the error says what would do.  `replay`
+// takes its times from `times`, which may be shared between models; null: it executes on the first GPU of this machine.
 absl::StatusOr<std::unique_ptr<CostModel>> NewCostModel(const CostConfig& config, const ModelSpec& model,
-                                                        const GpuSpec& gpu);
+                                                        const GpuSpec& gpu, std::shared_ptr<WorkTimes> times = nullptr);
 
 }  // namespace epsim

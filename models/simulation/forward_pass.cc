@@ -22,6 +22,8 @@ void Level(std::vector<Cost>* costs, size_t ranks) {
 }
 
 SimTime Latest(absl::Span<const SimTime> times) { return *std::max_element(times.begin(), times.end()); }
+// Of equally late ranks the first.
+size_t Last(absl::Span<const SimTime> times) { return std::max_element(times.begin(), times.end()) - times.begin(); }
 
 }  // namespace
 
@@ -189,9 +191,10 @@ void ForwardPass::Compute(int operation) {
   SimTime* const start = start_of(operation);
   SimTime* const finish = finish_of(operation);
   ReadyFor(op, start);
-  source_[operation] = costs[0].source;
+  // The stage is known as well as its last rank's time is.
+  const auto note_source = [&] { source_[operation] = costs[Last({finish, ranks_})].source; };
   for (size_t rank = 0; rank < ranks_; ++rank) finish[rank] = start[rank] + costs[rank].time;
-  if (op.step == AttentionStep::kAll && (!op.beside_exchange || sms_left_ == 1)) return;
+  if (op.step == AttentionStep::kAll && (!op.beside_exchange || sms_left_ == 1)) return note_source();
 
   const double first_share = context_.schedule.external().two_batch_overlap().first_attention_share();
   for (size_t rank = 0; rank < ranks_; ++rank) {
@@ -203,6 +206,7 @@ void ForwardPass::Compute(int operation) {
     if (op.beside_exchange) time = AtSpeed(time, sms_left_);
     finish[rank] = start[rank] + time;
   }
+  note_source();
 }
 
 void ForwardPass::WaitForWeights(int router) {
@@ -262,7 +266,12 @@ void ForwardPass::MakeExchange(const Operation& operation, Flight* flight) {
   }
   if (operation.kind != StageKind::kFusedExperts) return;
   const Cost* const costs = CostsOf(operation);
-  flight->source = costs[0].source;
+  // The source of the longest: which rank is the last is not known yet.
+  size_t longest = 0;
+  for (size_t rank = 1; rank < ranks_; ++rank) {
+    if (costs[rank].time > costs[longest].time) longest = rank;
+  }
+  flight->source = costs[longest].source;
   for (size_t rank = 0; rank < ranks_; ++rank) flight->least[rank] = std::max(flight->least[rank], costs[rank].time);
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
+#include "models/costs/step_executor.h"
 #include "models/schedule/schedule_config.h"
 #include "models/simulation/balanced_work.h"
 #include "models/simulation/profiling.h"
@@ -69,6 +70,27 @@ const std::deque<RebalanceRecord>& Simulation::rebalances() const {
   return rebalancer_ == nullptr ? kNone : rebalancer_->records();
 }
 
+absl::Status Simulation::ExecuteStep(Workers& workers, const StopToken& stop) {
+  StepExecutor* const executor = context_.costs->executor();
+  if (executor == nullptr) return absl::OkStatus();
+  workers.ForEach(shape_.layers, [&](int layer) {
+    if (!stop.stop_requested()) CountLayer(*routing_, shape_, layer, &work_);
+  });
+  RETURN_IF_ERROR(stop.Check());
+  std::vector<int64_t> router_tokens;
+  for (size_t part = 0; part < work_.split.attention.size(); ++part) {
+    for (int rank = 0; rank < shape_.ranks; ++rank) router_tokens.push_back(work_.RowsOfPart(part, rank));
+  }
+  return executor->Execute({.layers = shape_.layers,
+                            .pieces = work_.pieces(),
+                            .ranks = shape_.ranks,
+                            .tokens_per_slot = [this](int layer, int piece) -> absl::Span<const int32_t> {
+                              return work_.routed[static_cast<size_t>(layer) * work_.pieces() + piece].tokens_per_slot;
+                            },
+                            .router_tokens = router_tokens},
+                           stop);
+}
+
 absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, const StopToken& stop) {
   const SimTime start = context_.queue->now();
   if (rebalancer_ != nullptr) {
@@ -108,10 +130,13 @@ absl::Status Simulation::RunStep(const StepBatch& composed, Workers& workers, co
   work_.level = !bound_of_.empty();
   std::vector<ComparedWork> compared;
   for (const Simulation* other : bound_of_) compared.push_back({&other->work_, &other->routing_->placement()});
+  const bool counted = compared.empty() && context_.costs->executor() != nullptr;
+  if (counted) RETURN_IF_ERROR(ExecuteStep(workers, stop));
   workers.ForEach(shape_.layers, [&](int layer) {
     if (stop.stop_requested()) return;
     if (compared.empty()) {
-      RouteLayer(*routing_, *context_.costs, context_.expert_cost_scale, *context_.cluster, shape_, layer, &work_);
+      if (!counted) CountLayer(*routing_, shape_, layer, &work_);
+      CostLayer(*routing_, *context_.costs, context_.expert_cost_scale, *context_.cluster, shape_, layer, &work_);
       if (policy_ != nullptr) {
         policy_->Measure(*routing_, *context_.costs, *context_.cluster, shape_, work_, layer);
       }

@@ -53,6 +53,9 @@ class Simulation : private Observer {
   const std::deque<RebalanceRecord>& rebalances() const;
 
  private:
+  // Shows the step to a cost model that executes kernels.
+  absl::Status ExecuteStep(Workers& workers, const StopToken& stop);
+
   void OnStage(const StageRecord&) override {}
   void OnHook(const HookRecord& hook) override;
   void OnStepEnd(const StepRecord&) override {}

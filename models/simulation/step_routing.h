@@ -38,7 +38,7 @@ class StepRouting {
   absl::StatusOr<const StepBatch*> Route(const StepBatch& captured, BatchRouting::ForEach for_each);
   // Once PrepareStep() has made `work` of the routed batch: adds the kernel's time.
   void Charge(const Cluster& cluster, int layers, StepWork* work);
-  // Fills in one MoE layer, once RouteLayer() has.  Thread-safe for different layers.
+  // Fills in one MoE layer, once CountLayer() has.  Thread-safe for different layers.
   void Measure(const TokenRouting& routing, const CostModel& costs, const Cluster& cluster, const PlacementShape& shape,
                const StepWork& work, int layer);
 

@@ -74,8 +74,17 @@ void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& pol
   work->quantize_costs.resize(policy.quantizes_received ? work->expert_costs.size() : 0);
 }
 
-void RouteLayer(const PlacedRouting& routing, const CostModel& costs, const ExpertCostScale* scale,
-                const Cluster& cluster, const PlacementShape& shape, int layer, StepWork* work) {
+void CountLayer(const PlacedRouting& routing, const PlacementShape& shape, int layer, StepWork* work) {
+  const size_t ranks = shape.ranks, pieces = work->split.pieces.size();
+  for (size_t piece = 0; piece < pieces; ++piece) {
+    RoutedLayer& routed = work->routed[static_cast<size_t>(layer) * pieces + piece];
+    routing.Count(*work->batch, work->split.pieces[piece], Layer(layer), &routed);
+    if (work->padded) routed.tokens.assign(&work->own_rows[piece * ranks], &work->own_rows[piece * ranks] + ranks);
+  }
+}
+
+void CostLayer(const PlacedRouting& routing, const CostModel& costs, const ExpertCostScale* scale,
+               const Cluster& cluster, const PlacementShape& shape, int layer, StepWork* work) {
   const size_t ranks = shape.ranks, pieces = work->split.pieces.size();
   std::vector<double> scale_of_slot;  // [slots]; empty: all 1.
   if (scale != nullptr) {
@@ -84,9 +93,7 @@ void RouteLayer(const PlacedRouting& routing, const CostModel& costs, const Expe
   }
   for (size_t piece = 0; piece < pieces; ++piece) {
     const size_t place = static_cast<size_t>(layer) * pieces + piece;
-    RoutedLayer& routed = work->routed[place];
-    routing.Count(*work->batch, work->split.pieces[piece], Layer(layer), &routed);
-    if (work->padded) routed.tokens.assign(&work->own_rows[piece * ranks], &work->own_rows[piece * ranks] + ranks);
+    const RoutedLayer& routed = work->routed[place];
     const absl::Span<const int32_t> tokens = routed.tokens_per_slot;
     const absl::Span<const double> scales = scale_of_slot;
     for (size_t rank = 0; rank < ranks; ++rank) {

@@ -48,10 +48,11 @@ struct StepPolicy {
 // Fills in what does not depend on the layer, and makes room for the rest.
 void PrepareStep(const StepBatch& batch, BatchSplit split, const StepPolicy& policy, int moe_layers, StepWork* work);
 
-// Fills in one MoE layer.  `scale`: of the experts, null where all are 1.  Thread-safe for different layers of one
-// step.
-void RouteLayer(const PlacedRouting& routing, const CostModel& costs, const ExpertCostScale* scale,
-                const Cluster& cluster, const PlacementShape& shape, int layer, StepWork* work);
+// Fills in one MoE layer: where its tokens go, and what that costs.  `scale`: of the experts, null where all are 1.
+// Thread-safe for different layers of one step.
+void CountLayer(const PlacedRouting& routing, const PlacementShape& shape, int layer, StepWork* work);
+void CostLayer(const PlacedRouting& routing, const CostModel& costs, const ExpertCostScale* scale,
+               const Cluster& cluster, const PlacementShape& shape, int layer, StepWork* work);
 
 // The counts of all pieces of a layer together, without padding.
 void AddUpPieces(const StepWork& work, int layer, RoutedLayer* whole);

@@ -1,5 +1,8 @@
 // Does every cost model keep the promises of cost_model.h?  Every alternative of CostConfig.model, for every model on
 // every platform of the catalogues and every precision that the GPU can compute.
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -7,19 +10,43 @@
 #include "gtest/gtest.h"
 #include "models/catalogue.h"
 #include "models/costs/cost_model.h"
+#include "models/costs/step_executor.h"
+#include "models/kernels/work_times.h"
 #include "models/number_type.h"
 #include "platforms/cluster.h"
+#include "tests/models/kernels/stated_calibration.h"
 
 namespace epsim {
 namespace {
 
-// A config for each alternative of the oneof, with its defaults.
-std::vector<CostConfig> EveryCostModel() {
+// Tables that a stated clock gave for one model, for as long as the program runs.
+class StatedTables {
+ public:
+  StatedTables() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "epsim_test_XXXXXX").string();
+    EXPECT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+    const absl::Status status = WriteStatedCalibration({*FindModel("qwen3-30b-a3b")}, folder_);
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  ~StatedTables() { std::filesystem::remove_all(folder_); }
+  const std::string& folder() const { return folder_; }
+
+ private:
+  std::string folder_;
+};
+
+// A config for each alternative of the oneof, with its defaults and what it cannot do without.
+std::vector<CostConfig> EveryCostModel(const StatedTables& tables) {
   std::vector<CostConfig> configs;
   const google::protobuf::OneofDescriptor* models = CostConfig::descriptor()->FindOneofByName("model");
   for (int i = 0; i < models->field_count(); ++i) {
     CostConfig config;
     config.GetReflection()->MutableMessage(&config, models->field(i));
+    if (config.has_measured()) {
+      config.mutable_measured()->set_table(tables.folder());
+      config.mutable_measured()->set_fallback(MeasuredConfig::ROOFLINE);
+    }
     configs.push_back(config);
   }
   return configs;
@@ -35,9 +62,13 @@ Precision Types(NumberType experts, NumberType others, NumberType dispatch, Numb
 }
 
 TEST(CostModelContractTest, EveryModelOnEveryGpu) {
-  ASSERT_FALSE(EveryCostModel().empty());
+  const StatedTables tables;
+  const auto times = std::make_shared<WorkTimes>([]() -> absl::StatusOr<std::unique_ptr<KernelClock>> {
+    return std::make_unique<StatedClock>(StatedGpu{.has_fp4 = true});
+  });
+  ASSERT_EQ(EveryCostModel(tables).size(), 3u);
   int64_t checked = 0;
-  for (CostConfig config : EveryCostModel()) {
+  for (CostConfig config : EveryCostModel(tables)) {
     for (const CatalogueFile& platform_file : PlatformCatalogue()) {
       const GpuSpec gpu = FindPlatform(platform_file.name)->gpu();
       for (const CatalogueFile& model_file : ModelCatalogue()) {
@@ -48,7 +79,7 @@ TEST(CostModelContractTest, EveryModelOnEveryGpu) {
           SCOPED_TRACE(std::string(model_file.name) + " on " + std::string(platform_file.name) + " " +
                        precision.ShortDebugString());
           *config.mutable_precision() = precision;
-          const auto costs = NewCostModel(config, model, gpu);
+          const auto costs = NewCostModel(config, model, gpu, times);
           const NumberType experts = precision.expert_weights();
           if (IsEightBit(experts) && gpu.fp8().empty()) {
             EXPECT_NE(costs.status().message().find("no fp8 units"), absl::string_view::npos) << costs.status();
@@ -66,6 +97,21 @@ TEST(CostModelContractTest, EveryModelOnEveryGpu) {
                                         .context_tokens = 16'000,
                                         .output_tokens = 16};
           const CostModel& model_costs = **costs;
+          if (StepExecutor* executor = model_costs.executor(); executor != nullptr) {
+            const std::vector<int32_t> slots = {1, 0, 5};
+            const std::vector<int64_t> router_tokens = {16};
+            const absl::Status status = executor->Execute(
+                {.layers = 1,
+                 .pieces = 1,
+                 .ranks = 1,
+                 .tokens_per_slot = [&](int, int) -> absl::Span<const int32_t> { return slots; },
+                 .router_tokens = router_tokens},
+                {});
+            ASSERT_TRUE(status.ok()) << status;
+            EXPECT_EQ(model_costs.RoutedExperts({1, 0, 5}).source, CostSource::kReplay);
+            EXPECT_EQ(model_costs.RoutedExperts({2, 0, 5}).source, CostSource::kExtended);
+            EXPECT_EQ(model_costs.Router(16).source, CostSource::kReplay);
+          }
           const Duration second = std::chrono::seconds(1), zero{};
           EXPECT_GT(model_costs.Attention(decode).time, model_costs.Attention({}).time);
           EXPECT_LT(model_costs.Attention(decode).time, second);
@@ -85,6 +131,8 @@ TEST(CostModelContractTest, EveryModelOnEveryGpu) {
           EXPECT_EQ(model_costs.RoutedExperts({1, 0, 5}, {1, 2, 1}).time, once);
           EXPECT_EQ(model_costs.SharedExperts(16).time > zero, model.shared_experts() > 0);
           EXPECT_EQ(model_costs.DenseMlp(16).time > zero, model.moe_layers() < model.layers());
+          // No rank that is as fast as the GPU stays below the bound.
+          EXPECT_LE(model_costs.LeastExperts(2, 6, 1).time, once);
           // The same question has the same answer.
           EXPECT_EQ(model_costs.Attention(decode).time, model_costs.Attention(decode).time);
           ++checked;
@@ -92,7 +140,7 @@ TEST(CostModelContractTest, EveryModelOnEveryGpu) {
       }
     }
   }
-  EXPECT_GE(checked, 19 * 9 * 2);
+  EXPECT_GE(checked, 3 * 19 * 9 * 2);
 }
 
 TEST(CostSourceTest, EverySourceHasAName) {
@@ -100,6 +148,8 @@ TEST(CostSourceTest, EverySourceHasAName) {
   EXPECT_EQ(Name(CostSource::kMeasured), "measured");
   EXPECT_EQ(Name(CostSource::kReplay), "replay");
   EXPECT_EQ(Name(CostSource::kNetwork), "network");
+  EXPECT_EQ(Name(CostSource::kGiven), "given");
+  EXPECT_EQ(Name(CostSource::kExtended), "extended");
 }
 
 }  // namespace

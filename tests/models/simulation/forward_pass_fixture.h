@@ -21,7 +21,9 @@ using namespace std::chrono_literals;
 
 class ConstantCosts : public CostModel {
  public:
-  Cost Attention(const AttentionLoad& load) const override { return {Duration(10us) * load.tokens}; }
+  Cost Attention(const AttentionLoad& load) const override {
+    return {Duration(10us) * load.tokens, load.tokens == executed_tokens ? CostSource::kReplay : CostSource::kRoofline};
+  }
   Cost DenseMlp(int64_t) const override { return {5us}; }
   Cost Router(int64_t tokens) const override { return {1us + router_row * tokens}; }
   Cost Quantize(int64_t tokens) const override { return {quantize_row * tokens}; }
@@ -30,6 +32,7 @@ class ConstantCosts : public CostModel {
   Cost LmHead(int64_t) const override { return {2us}; }
 
   Duration shared{0}, router_row{0}, quantize_row{0};
+  int64_t executed_tokens = -1;  // Attention of so many has another source.
 };
 
 // Rank r finishes `delay[r]` after the last release; a test may move a finish that is still to come.

@@ -162,6 +162,17 @@ TEST_F(ChunksTest, Overlap) {
                                  "combine/0 chunk 1: 111-131 101-131", "lm_head/1: 131-133 131-133"));
 }
 
+// Attention takes 10 us on rank 0 and 30 us on rank 1: what is known of the stage is what is known of rank 1.
+TEST_F(ChunksTest, TheLastRankSaysWhereAStagesTimeIsFrom) {
+  SetSchedule("max_tokens: 6");
+  costs_.executed_tokens = 3;
+  Run();
+  EXPECT_EQ(diary_.sources[0], CostSource::kReplay);
+  costs_.executed_tokens = 1;
+  Run();
+  EXPECT_EQ(diary_.sources[0], CostSource::kRoofline);
+}
+
 // One chunk is what there is without chunks.
 TEST_F(ChunksTest, OneChunkIsNoChunking) {
   const std::vector<std::string> whole = Run();

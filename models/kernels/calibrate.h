@@ -1,0 +1,35 @@
+// Measures works and keeps the times in a folder of calibration tables, one file for each kind of work.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/stop_token.h"
+#include "models/kernels/kernel_clock.h"
+
+namespace epsim {
+
+struct CalibrationRun {
+  std::string folder;  // Made if need be.
+  std::string date, epsim_version;
+  StopToken stop;
+  std::function<void(const std::string&)> log;  // Lines: what is not measured, and why.
+};
+
+struct CalibrationCount {
+  size_t measured = 0;
+  size_t known = 0;    // Were in the folder.
+  size_t refused = 0;  // The clock cannot execute them.
+};
+
+// Goes on where an earlier call ended: works that the folder holds are not measured again.  Every file is written
+// whole, at the end of its kind and every few seconds before it, so that at any time the folder can be used.
+// Interrupted, or where the device fails, what has been measured is kept.  Fails before measuring where the folder's
+// tables are damaged or were measured on other hardware: the error names both.
+absl::StatusOr<CalibrationCount> Calibrate(absl::Span<const KernelWork> works, KernelClock* clock,
+                                           const CalibrationRun& run);
+
+}  // namespace epsim
