@@ -110,7 +110,7 @@ Tiles::Tiles(const GpuRates& rates, int64_t batch, int64_t n, int64_t k, NumberT
   const double column_bytes = Count(WeightBytes(n, k, weights)) / static_cast<double>(n);
   const double row_bytes = Count(ActivationBytes(k, activations));
   widths_.clear();
-  least_row_ = std::numeric_limits<double>::infinity();
+  least_row_tile_ = std::numeric_limits<double>::infinity();
   for (int64_t w = kNarrowestTile; w <= std::max(kNarrowestTile, rates.widest_tile); w += kTileStep) {
     const auto columns = static_cast<double>(w);
     const double compute = 2 * rows * columns * static_cast<double>(k) * flop;
@@ -118,8 +118,7 @@ Tiles::Tiles(const GpuRates& rates, int64_t batch, int64_t n, int64_t k, NumberT
     const double tile = rates.tile_start_ps + std::max(compute, load);
     const auto column_tiles = static_cast<double>(batch * ((n + w - 1) / w));
     widths_.push_back({column_tiles / rates.sms, tile});
-    least_row_ =
-        std::min(least_row_, static_cast<double>(batch * n) / columns * tile / (static_cast<double>(rows) * rates.sms));
+    least_row_tile_ = std::min(least_row_tile_, column_tiles / rates.sms * tile);
   }
   // A width that needs as many waves and longer tiles than another never is the best.
   std::sort(widths_.begin(), widths_.end(), [](const Width& a, const Width& b) {
@@ -166,6 +165,7 @@ GroupedGemm::GroupedGemm(const GpuRates& rates, int64_t n, int64_t k, NumberType
     : floor_(rates.grouped_gemm_ps),
       slot_(Count(WeightBytes(n, k, weights)) * rates.ps_per_byte),
       pair_((Count(ActivationBytes(k, activations)) + 2.0 * static_cast<double>(n)) * rates.ps_per_byte),
+      tile_tokens_(static_cast<double>(rates.tile_tokens)),
       tiles_(rates, 1, n, k, weights, activations) {}
 
 double GroupedGemm::BeyondFloor(double active, double pairs, double row_tiles, double scaled_row_tiles) const {
@@ -174,7 +174,8 @@ double GroupedGemm::BeyondFloor(double active, double pairs, double row_tiles, d
 }
 
 double GroupedGemm::LeastBeyondFloor(double active, double pairs) const {
-  return Overlap(active * slot_ + pairs * pair_, pairs * tiles_.least_row());
+  const double row_tiles = std::max(active, pairs / tile_tokens_);
+  return Overlap(active * slot_ + pairs * pair_, row_tiles * tiles_.least_row_tile());
 }
 
 }  // namespace epsim

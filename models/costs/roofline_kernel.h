@@ -62,8 +62,8 @@ class Tiles {
 
   // REQUIRES: 1 <= row_tiles.
   double Picoseconds(double row_tiles) const;
-  // What a row takes at least, in tiles that are full, of columns and of rows, and waves that are, too.
-  double least_row() const { return least_row_; }
+  // What a row tile takes at least: in waves that are full.
+  double least_row_tile() const { return least_row_tile_; }
 
  private:
   struct Width {
@@ -71,7 +71,7 @@ class Tiles {
     double tile;
   };
   std::vector<Width> widths_ = {{0, 0}};  // A default one has nothing to do.
-  double least_row_ = 0;
+  double least_row_tile_ = 0;
 };
 
 // The time of a kernel with this much work for memory and for the SMs, each alone: they overlap, but not all of the way
@@ -113,12 +113,13 @@ class GroupedGemm {
   // `active`, `pairs` and `scaled_row_tiles` may count each slot as often as its expert costs (its scale), `row_tiles`
   // counts each once: the tiles take scaled_row_tiles / row_tiles as long.  Nothing without tiles.
   double BeyondFloor(double active, double pairs, double row_tiles, double scaled_row_tiles) const;
-  // No histogram of so many active slots and pairs takes less.
+  // No histogram of so many active slots and pairs takes less: each slot has a row tile, and a row tile so many rows.
   double LeastBeyondFloor(double active, double pairs) const;
   double floor() const { return floor_; }
 
  private:
   double floor_ = 0, slot_ = 0, pair_ = 0;
+  double tile_tokens_ = 1;
   Tiles tiles_;
 };
 

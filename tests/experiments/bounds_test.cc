@@ -167,7 +167,9 @@ TEST_F(Bounds, APerfectlyBalancedRunIsItsOwnBound) {
     const std::vector<RunReport> reports = RunWithBound({{"placement.policy=contiguous"}}).value();
     EXPECT_EQ(reports[0].summary["balancedness"]["tokens"]["mean"], 1);
     for (size_t step = 0; step < reports[0].step_time_us.size(); ++step) {
-      EXPECT_EQ(reports[1].step_time_us[step], reports[0].step_time_us[step]) << platform << ", step " << step;
+      // The bound knows no waves that are not full.
+      EXPECT_LE(reports[1].step_time_us[step], reports[0].step_time_us[step]) << platform << ", step " << step;
+      EXPECT_GT(reports[1].step_time_us[step], 0.98 * reports[0].step_time_us[step]) << platform << ", step " << step;
     }
   }
 }
