@@ -1,0 +1,265 @@
+#include "tests/models/kernels/cuda_on_cpu.h"
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/random_stream.h"
+
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace epsim::cuda_on_cpu {
+namespace {
+
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t kStackBytes = 256 << 10;
+#else
+constexpr size_t kStackBytes = 64 << 10;
+#endif
+constexpr size_t kCanaryBytes = 256;  // Behind the shared memory, and at the far end of each stack.
+constexpr int kWarp = 32;
+
+enum class State { kReady, kAtBarrier, kInWarp, kDone };
+
+struct Fiber {
+  ucontext_t context;
+#ifdef __SANITIZE_THREAD__
+  void* tsan = nullptr;
+#endif
+  State state = State::kReady;
+  const char* function = "";  // That it waits in.
+  unsigned mask = 0;
+  uint64_t brought = 0;
+  int barrier_sum = 0;
+  uint64_t seen[kWarp] = {};
+};
+
+// One launch: the fibers are used again for each block.
+class Launch {
+ public:
+  Launch(const Grid& grid, const std::function<void()>& kernel)
+      : grid_(grid),
+        kernel_(kernel),
+        fibers_(static_cast<size_t>(grid.threads)),
+        stacks_(new std::byte[fibers_.size() * kStackBytes]),
+        shared_((grid.shared_bytes + 15) / 16 + kCanaryBytes / 16) {}
+
+  ~Launch() {
+#ifdef __SANITIZE_THREAD__
+    for (Fiber& fiber : fibers_) {
+      if (fiber.tsan != nullptr) __tsan_destroy_fiber(fiber.tsan);
+    }
+#endif
+  }
+
+  absl::Status RunBlock(int64_t block) {
+    block_ = block;
+    std::memset(shared_.data(), kPattern, shared_.size() * sizeof(Chunk));
+    for (size_t i = 0; i < fibers_.size(); ++i) Prepare(i);
+    at_barrier_ = 0, done_ = 0;
+    // Rounds go up, then down, and begin at another warp each.
+    const int threads = grid_.threads, warps = (threads + kWarp - 1) / kWarp;
+    for (int round = 0; done_ < threads; ++round) {
+      bool any = false;
+      const int first = round % warps * kWarp;
+      for (int i = 0; i < threads; ++i) {
+        const int turn = (first + i) % threads;
+        any |= RunIfReady(round % 2 == 0 ? turn : threads - 1 - turn);
+        if (!error_.empty()) return absl::InternalError(absl::StrCat("block ", block_, ": ", error_));
+      }
+      if (!any) return absl::InternalError(absl::StrCat("block ", block_, ": ", Deadlock()));
+    }
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(shared_.data());
+    for (size_t i = grid_.shared_bytes; i < shared_.size() * sizeof(Chunk); ++i) {
+      if (bytes[i] != kPattern) {
+        return absl::InternalError(absl::StrCat("block ", block_, ": byte ", i, " of shared memory was written; ",
+                                                grid_.shared_bytes, " were asked for"));
+      }
+    }
+    for (size_t i = 0; i < fibers_.size(); ++i) EPSIM_CHECK(stacks_[i * kStackBytes] == kStackEnd);
+    return absl::OkStatus();
+  }
+
+  void* shared() { return shared_.data(); }
+  int lane() const { return running_ % kWarp; }
+
+  int Barrier(const char* function, int value) {
+    Fiber& self = fibers_[static_cast<size_t>(running_)];
+    self.state = State::kAtBarrier, self.function = function, self.brought = static_cast<uint64_t>(value);
+    if (++at_barrier_ < grid_.threads) {
+      Leave();
+    } else {
+      int sum = 0;
+      for (const Fiber& fiber : fibers_) {
+        if (std::string_view(fiber.function) != function) {
+          Fail(absl::StrCat("one barrier is ", function, " for some threads, ", fiber.function, " for others"));
+        }
+        sum += static_cast<int>(fiber.brought);
+      }
+      for (Fiber& fiber : fibers_) fiber.state = State::kReady, fiber.barrier_sum = sum;
+      at_barrier_ = 0;
+    }
+    return self.barrier_sum;
+  }
+
+  const uint64_t* Exchange(const char* function, unsigned mask, uint64_t value) {
+    Fiber& self = fibers_[static_cast<size_t>(running_)];
+    if ((mask >> lane() & 1) == 0) Fail(absl::StrCat(function, ": the lane is not in its own mask ", absl::Hex(mask)));
+    self.state = State::kInWarp, self.function = function, self.mask = mask, self.brought = value;
+    Fiber* const warp = &fibers_[static_cast<size_t>(running_ / kWarp * kWarp)];
+    const int lanes = std::min(kWarp, grid_.threads - running_ / kWarp * kWarp);
+    if (lanes < kWarp && mask >> lanes != 0) {
+      Fail(absl::StrCat(function, ": mask ", absl::Hex(mask), " in a warp of ", lanes, " threads"));
+    }
+    for (int i = 0; i < lanes; ++i) {
+      if ((mask >> i & 1) != 0 && warp[i].state != State::kInWarp) {
+        Leave();
+        return self.seen;
+      }
+    }
+    // The last of them is here.
+    for (int i = 0; i < lanes; ++i) {
+      if ((mask >> i & 1) == 0) continue;
+      if (warp[i].mask != mask || std::string_view(warp[i].function) != function) {
+        Fail(absl::StrCat("lane ", lane(), " is in ", function, " with mask ", absl::Hex(mask), ", lane ", i, " in ",
+                          warp[i].function, " with mask ", absl::Hex(warp[i].mask)));
+      }
+    }
+    for (int i = 0; i < lanes; ++i) {
+      if ((mask >> i & 1) == 0) continue;
+      for (int j = 0; j < lanes; ++j) warp[i].seen[j] = warp[j].brought;
+      warp[i].state = State::kReady;
+    }
+    return self.seen;
+  }
+
+  [[noreturn]] void Fail(const std::string& message) {
+    error_ = absl::StrCat("thread ", running_, ": ", message);
+    Leave();
+    EPSIM_CHECK(!"a fiber that has failed is not resumed");
+    __builtin_unreachable();
+  }
+
+ private:
+  struct alignas(16) Chunk {
+    unsigned char bytes[16];
+  };
+  static constexpr unsigned char kPattern = 0xcb;
+  static constexpr std::byte kStackEnd{0x5e};
+
+  void Prepare(size_t i) {
+    Fiber& fiber = fibers_[i];
+    fiber.state = State::kReady;
+    stacks_[i * kStackBytes] = kStackEnd;
+    EPSIM_CHECK(getcontext(&fiber.context) == 0);
+    fiber.context.uc_stack.ss_sp = &stacks_[i * kStackBytes];
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, &Launch::Enter, 0);
+#ifdef __SANITIZE_THREAD__
+    if (fiber.tsan != nullptr) __tsan_destroy_fiber(fiber.tsan);
+    fiber.tsan = __tsan_create_fiber(0);
+#endif
+  }
+
+  bool RunIfReady(int thread) {
+    Fiber& fiber = fibers_[static_cast<size_t>(thread)];
+    if (fiber.state != State::kReady) return false;
+    running_ = thread;
+    threadIdx = {static_cast<unsigned>(thread), 0, 0};
+    blockIdx = {static_cast<unsigned>(block_), 0, 0};
+    blockDim = {static_cast<unsigned>(grid_.threads), 1, 1};
+    gridDim = {static_cast<unsigned>(grid_.blocks), 1, 1};
+#ifdef __SANITIZE_THREAD__
+    home_tsan_ = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(fiber.tsan, 0);
+#endif
+    EPSIM_CHECK(swapcontext(&home_, &fiber.context) == 0);
+    return true;
+  }
+
+  // Back to RunIfReady.
+  void Leave() {
+#ifdef __SANITIZE_THREAD__
+    __tsan_switch_to_fiber(home_tsan_, 0);
+#endif
+    EPSIM_CHECK(swapcontext(&fibers_[static_cast<size_t>(running_)].context, &home_) == 0);
+  }
+
+  static void Enter();
+
+  std::string Deadlock() const {
+    std::string text = "threads wait for what never comes:";
+    int told = 0;
+    for (size_t i = 0; i < fibers_.size() && told < 8; ++i) {
+      const Fiber& fiber = fibers_[i];
+      if (fiber.state == State::kDone) continue;
+      absl::StrAppend(&text, " thread ", i, " in ", fiber.function);
+      if (fiber.state == State::kInWarp) absl::StrAppend(&text, " with mask ", absl::Hex(fiber.mask));
+      absl::StrAppend(&text, ";");
+      ++told;
+    }
+    return absl::StrCat(text, " ", done_, " of ", fibers_.size(), " threads have ended");
+  }
+
+  const Grid grid_;
+  const std::function<void()>& kernel_;
+  std::vector<Fiber> fibers_;
+  std::unique_ptr<std::byte[]> stacks_;
+  std::vector<Chunk> shared_;
+  ucontext_t home_;
+#ifdef __SANITIZE_THREAD__
+  void* home_tsan_ = nullptr;
+#endif
+  int64_t block_ = 0;
+  int running_ = 0, at_barrier_ = 0, done_ = 0;
+  std::string error_;
+};
+
+Launch* current = nullptr;
+
+void Launch::Enter() {
+  current->kernel_();
+  current->fibers_[static_cast<size_t>(current->running_)].state = State::kDone;
+  ++current->done_;
+  current->Leave();
+}
+
+}  // namespace
+
+absl::Status Run(const Grid& grid, const std::function<void()>& kernel) {
+  constexpr int kMostThreads = 1024;
+  constexpr size_t kMostShared = 99 << 10;  // Of a block on the smallest of the GPUs from sm_80 up.
+  if (grid.threads < 1 || grid.threads > kMostThreads || grid.shared_bytes > kMostShared || grid.blocks < 0) {
+    return absl::InternalError(absl::StrCat("no GPU launches ", grid.blocks, " blocks of ", grid.threads,
+                                            " threads with ", grid.shared_bytes, " bytes of shared memory"));
+  }
+  EPSIM_CHECK(current == nullptr);
+  static RandomStream random(1, "cuda_on_cpu");
+  std::vector<int64_t> order(static_cast<size_t>(grid.blocks));
+  std::iota(order.begin(), order.end(), int64_t{0});
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.Below(i)]);
+  Launch launch(grid, kernel);
+  current = &launch;
+  absl::Status status;
+  for (size_t i = 0; i < order.size() && status.ok(); ++i) status = launch.RunBlock(order[i]);
+  current = nullptr;
+  return status;
+}
+
+void* SharedMemoryOfBlock() { return current->shared(); }
+int Barrier(const char* function, int value) { return current->Barrier(function, value); }
+const uint64_t* Exchange(const char* function, unsigned mask, uint64_t value) {
+  return current->Exchange(function, mask, value);
+}
+void Fail(const std::string& message) { current->Fail(message); }
+int Lane() { return current->lane(); }
+
+}  // namespace epsim::cuda_on_cpu
