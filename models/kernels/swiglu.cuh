@@ -32,7 +32,7 @@ template <bool kToFp8>
 __global__ void __launch_bounds__(kSwigluThreads)
     SwigluKernel(const uint16_t* __restrict__ gate_up, int64_t rows, int64_t inter,
                  const ScalePlace* __restrict__ places, void* __restrict__ out, float* __restrict__ scales) {
-  const int64_t blocks = DivideUp(inter, kSwigluBlock);
+  const int64_t blocks = (inter + kSwigluBlock - 1) / kSwigluBlock;
   const int lane = static_cast<int>(threadIdx.x) % kSwigluLanes;
   const int64_t unit = static_cast<int64_t>(blockIdx.x) * (kSwigluThreads / kSwigluLanes) + threadIdx.x / kSwigluLanes;
   const int64_t row = unit / blocks, block = unit % blocks;

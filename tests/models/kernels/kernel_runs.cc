@@ -1,0 +1,128 @@
+#include "tests/models/kernels/kernel_runs.h"
+
+#include <cstddef>
+
+#include "absl/status/status.h"
+#include "engine/status_macros.h"
+
+#ifdef EPSIM_ON_GPU
+
+#include <cuda_runtime_api.h>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "models/kernels/cuda_status.h"
+#include "models/kernels/router_gpu.h"
+
+#define ENQUEUE(name, ...) Launch##name(__VA_ARGS__, cudaStream_t{})
+
+namespace epsim::kernel_runs {
+namespace {
+
+// An array in the GPU's memory.  A failed call ends the program: a test that goes on would compare garbage.
+template <typename T>
+class Array {
+ public:
+  Array(size_t size, int fill) : size_(size) {
+    Check(cudaMalloc(&data_, size * sizeof(T) + 16), "cudaMalloc");
+    Check(cudaMemset(data_, fill, size * sizeof(T) + 16), "cudaMemset");
+  }
+  explicit Array(const std::vector<T>& values) : Array(values.size(), 0) {
+    Check(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
+  }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  ~Array() { cudaFree(data_); }
+
+  T* data() { return static_cast<T*>(data_); }
+  std::vector<T> Read() const {
+    std::vector<T> values(size_);
+    Check(cudaMemcpy(values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost), "cudaMemcpy");
+    return values;
+  }
+
+ private:
+  static void Check(cudaError_t error, const char* what) {
+    const absl::Status status = CudaStatus(error, what);
+    if (!status.ok()) fprintf(stderr, "%s\n", status.ToString().c_str());
+    EPSIM_CHECK(status.ok());
+  }
+  size_t size_;
+  void* data_ = nullptr;
+};
+
+absl::Status Finish() { return CudaStatus(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }
+
+}  // namespace
+
+std::string NoDevice() {
+  int devices = 0;
+  const absl::Status status = CudaStatus(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  if (!status.ok()) return absl::StrCat("no CUDA device: ", std::string(status.message()));
+  return devices == 0 ? "no CUDA device" : "";
+}
+
+}  // namespace epsim::kernel_runs
+
+#else
+
+#include <cstring>
+
+#include "tests/models/kernels/cuda_on_cpu.h"
+//
+#include "models/kernels/router.cuh"
+
+#define ENQUEUE(name, ...) Enqueue##name(CpuStream(), __VA_ARGS__)
+
+namespace epsim::kernel_runs {
+namespace {
+
+template <typename T>
+class Array {
+ public:
+  Array(size_t size, int fill) : values_(size) {
+    if (size > 0) std::memset(values_.data(), fill, size * sizeof(T));
+  }
+  explicit Array(const std::vector<T>& values) : values_(values) {}
+  T* data() { return values_.data(); }
+  const std::vector<T>& Read() const { return values_; }
+
+ private:
+  std::vector<T> values_;
+};
+
+absl::Status Finish() { return absl::OkStatus(); }
+
+}  // namespace
+
+std::string NoDevice() { return ""; }
+
+}  // namespace epsim::kernel_runs
+
+#endif
+
+namespace epsim::kernel_runs {
+namespace {
+
+constexpr int kPoison = 0xa5;
+
+// Null without values, as launchers take what is optional.
+template <typename T>
+T* DataOrNull(Array<T>* array, bool present) {
+  return present ? array->data() : nullptr;
+}
+
+}  // namespace
+
+absl::StatusOr<Routed> Route(const RouterOptions& options, const std::vector<float>& logits,
+                             const std::vector<float>& bias) {
+  const size_t size = static_cast<size_t>(options.tokens) * static_cast<size_t>(options.top_k);
+  Array<float> logits_in(logits), bias_in(bias), weights(size, kPoison);
+  Array<int32_t> ids(size, kPoison);
+  RETURN_IF_ERROR(
+      ENQUEUE(Router, options, logits_in.data(), DataOrNull(&bias_in, !bias.empty()), ids.data(), weights.data()));
+  RETURN_IF_ERROR(Finish());
+  return Routed{ids.Read(), weights.Read()};
+}
+
+}  // namespace epsim::kernel_runs
