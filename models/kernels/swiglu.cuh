@@ -32,9 +32,10 @@ template <bool kToFp8>
 __global__ void __launch_bounds__(kSwigluThreads)
     SwigluKernel(const uint16_t* __restrict__ gate_up, int64_t rows, int64_t inter,
                  const ScalePlace* __restrict__ places, void* __restrict__ out, float* __restrict__ scales) {
-  const int64_t blocks = (inter + kSwigluBlock - 1) / kSwigluBlock;
+  // Fewer than 2^32, as EnqueueSwiglu sees to: a division of 64 bits takes longer than the rest.
+  const uint32_t blocks = static_cast<uint32_t>((inter + kSwigluBlock - 1) / kSwigluBlock);
   const int lane = static_cast<int>(threadIdx.x) % kSwigluLanes;
-  const int64_t unit = static_cast<int64_t>(blockIdx.x) * (kSwigluThreads / kSwigluLanes) + threadIdx.x / kSwigluLanes;
+  const uint32_t unit = blockIdx.x * (kSwigluThreads / kSwigluLanes) + threadIdx.x / kSwigluLanes;
   const int64_t row = unit / blocks, block = unit % blocks;
   const int64_t first = block * kSwigluBlock + lane * 8;
   const bool mine = row < rows && first < inter;  // The last block of a row may be shorter.
@@ -44,7 +45,6 @@ __global__ void __launch_bounds__(kSwigluThreads)
     const uint4 g = *reinterpret_cast<const uint4*>(gate);
     const uint4 u = *reinterpret_cast<const uint4*>(gate + inter);
     const uint32_t gates[4] = {g.x, g.y, g.z, g.w}, ups[4] = {u.x, u.y, u.z, u.w};
-#pragma unroll
     for (int i = 0; i < 4; ++i) {
       values[2 * i] = Swiglu(FloatOf(gates[i] << 16), FloatOf(ups[i] << 16));
       values[2 * i + 1] = Swiglu(FloatOf(gates[i] & 0xffff0000u), FloatOf(ups[i] & 0xffff0000u));
@@ -52,12 +52,10 @@ __global__ void __launch_bounds__(kSwigluThreads)
   }
   if constexpr (kToFp8) {
     float largest = 0;
-#pragma unroll
     for (int i = 0; i < 8; ++i) {
       const float magnitude = values[i] < 0 ? -values[i] : values[i];
       largest = magnitude > largest ? magnitude : largest;
     }
-#pragma unroll
     for (int step = kSwigluLanes / 2; step > 0; step /= 2) {
       const float other = __shfl_xor_sync(kAllLanes, largest, step);
       largest = other > largest ? other : largest;
@@ -65,19 +63,18 @@ __global__ void __launch_bounds__(kSwigluThreads)
     if (!mine) return;
     const Fp8Scale scale = ScaleToFp8(largest);
     uint32_t words[2] = {};
-#pragma unroll
     for (int i = 0; i < 8; ++i) words[i / 4] |= Fp8OnDevice(Times(values[i], scale.inverse)) << (8 * (i % 4));
     *reinterpret_cast<uint2*>(static_cast<uint8_t*>(out) + row * inter + first) = uint2{words[0], words[1]};
     if (lane == 0) scales[places[row].first + block * places[row].stride] = scale.scale;
   } else {
     if (!mine) return;
-    uint32_t words[4];
-#pragma unroll
+    alignas(16) uint32_t words[4];
     for (int i = 0; i < 4; ++i) {
       words[i] = static_cast<uint32_t>(Bf16Of(values[2 * i])) | static_cast<uint32_t>(Bf16Of(values[2 * i + 1])) << 16;
     }
-    *reinterpret_cast<uint4*>(static_cast<uint16_t*>(out) + row * inter + first) =
-        uint4{words[0], words[1], words[2], words[3]};
+    // nvcc would make four accesses of an assignment.
+    __stcs(reinterpret_cast<uint4*>(static_cast<uint16_t*>(out) + row * inter + first),
+           *reinterpret_cast<const uint4*>(words));
   }
 }
 
@@ -85,6 +82,7 @@ __global__ void __launch_bounds__(kSwigluThreads)
 template <typename Stream>
 absl::Status EnqueueSwiglu(const Stream& stream, const SwigluRows& rows) {
   const int64_t units = rows.rows * DivideUp(rows.inter, kSwigluBlock);
+  if (units >= int64_t{1} << 31) return absl::InvalidArgumentError("SwiGLU: too many rows");
   const auto kernel = rows.places == nullptr ? SwigluKernel<false> : SwigluKernel<true>;
   return stream.Launch("SwiGLU", kernel, DivideUp(units, kSwigluThreads / kSwigluLanes), kSwigluThreads, 0,
                        rows.gate_up, rows.rows, rows.inter, rows.places, rows.out, rows.scales);
