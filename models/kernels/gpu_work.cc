@@ -6,6 +6,8 @@ namespace epsim {
 
 absl::StatusOr<std::unique_ptr<GpuWork>> NewGpuWork(const GpuDevice& gpu, const KernelWork& work) {
   switch (work.work_case()) {
+    case KernelWork::kRouter:
+      return NewRouterWork(work.router());
     case KernelWork::kExpertMlp:
       return NewExpertMlpWork(gpu, work.expert_mlp());
     case KernelWork::kGemm:
@@ -16,7 +18,6 @@ absl::StatusOr<std::unique_ptr<GpuWork>> NewGpuWork(const GpuDevice& gpu, const 
       return NewHostCopyWork(work.host_copy());
     case KernelWork::kLaunch:
       return NewLaunchWork(work.launch());
-    case KernelWork::kRouter:
     case KernelWork::kExpertChoice:
     case KernelWork::kPermute:
     case KernelWork::kCoOccurrence:
