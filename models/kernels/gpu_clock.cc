@@ -23,7 +23,7 @@ constexpr int64_t kMostSets = 64;        // Sets smaller than that stay in the c
 constexpr double kMemoryShare = 0.9;     // Of what is free; the rest is for graphs and modules.
 constexpr double kGraphUs = 300;         // A graph takes about so long or longer: the ends of a replay are lost in it.
 constexpr int64_t kMostLaunches = 2000;  // Captured in a graph.
-constexpr double kBudgetUs = 200e3;      // Of a work's replays.
+constexpr double kBudgetUs = 100e3;      // Of a work's replays.
 constexpr int kBatch = 10;               // Replays before the host waits.
 constexpr size_t kFewestRepeats = 5, kMostRepeats = 300;
 

@@ -17,9 +17,9 @@ using ::testing::Not;
 
 // A GPU that copies 4 TB/s (read and written), multiplies 800 TFLOP/s in bf16 and no fp8, and takes 1000 us for all
 // else.
-class StatedClock : public KernelClock {
+class RatedClock : public KernelClock {
  public:
-  StatedClock() { hardware_.set_gpu("Stated GPU"); }
+  RatedClock() { hardware_.set_gpu("Rated GPU"); }
   const Hardware& hardware() const override { return hardware_; }
   absl::Status CanImplement(const KernelWork& work) const override {
     if (work.gemm().values() == FP8 || work.expert_mlp().weights() == FP8) {
@@ -54,7 +54,7 @@ const KernelFigure& Named(const KernelFigures& figures, const std::string& name)
 }
 
 TEST(KernelFigures, SetTimesAgainstFloors) {
-  StatedClock clock;
+  RatedClock clock;
   const auto figures = MeasureKernels(clock);
   ASSERT_TRUE(figures.ok()) << figures.status();
   EXPECT_DOUBLE_EQ(figures->ceilings.copy_bytes_per_us, 4e6);
@@ -77,17 +77,17 @@ TEST(KernelFigures, SetTimesAgainstFloors) {
 }
 
 TEST(KernelFigures, TellWhatCannotBeAndWhatFailed) {
-  StatedClock clock;
+  RatedClock clock;
   const auto figures = MeasureKernels(clock);
   ASSERT_TRUE(figures.ok());
   EXPECT_EQ(Named(*figures, "expert MLP FP8 8x512").problem, "no fp8 here");
   EXPECT_FALSE(Named(*figures, "expert MLP FP8 8x512").failed);
   EXPECT_TRUE(Named(*figures, "sampled load 4 tokens, 32 chips").failed);
   const std::string table = FiguresTable(*figures);
-  EXPECT_THAT(table, AllOf(HasSubstr("Stated GPU"), HasSubstr("copy 4.00 TB/s"), HasSubstr("bf16 800 TFLOP/s")));
+  EXPECT_THAT(table, AllOf(HasSubstr("Rated GPU"), HasSubstr("copy 4.00 TB/s"), HasSubstr("bf16 800 TFLOP/s")));
   EXPECT_THAT(table, AllOf(HasSubstr("FAILED: it broke"), HasSubstr("not measured: no fp8 here")));
   const auto json = nlohmann::json::parse(FiguresJson(*figures));
-  EXPECT_EQ(json["hardware"]["gpu"], "Stated GPU");
+  EXPECT_EQ(json["hardware"]["gpu"], "Rated GPU");
   EXPECT_EQ(json["kernels"].size(), figures->kernels.size());
   for (const auto& kernel : json["kernels"]) {
     if (kernel["name"] == "expert MLP BF16 8x512") {
