@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absl/status/status.h"
+#include "engine/status_macros.h"
 #include "models/kernels/device.cuh"
 #include "models/kernels/exact_float.h"
 #include "models/kernels/router.h"
@@ -148,7 +149,7 @@ __global__ void __launch_bounds__(kRouterThreads)
 template <typename Stream>
 absl::Status EnqueueRouter(const Stream& stream, const RouterOptions& options, const float* logits, const float* bias,
                            int32_t* ids, float* weights) {
-  if (absl::Status status = CanImplement(options); !status.ok()) return status;
+  RETURN_IF_ERROR(CanImplement(options));
   const int64_t blocks = DivideUp(options.tokens, kRouterThreads / kWarp);
   const auto launch = [&](auto kernel) {
     return stream.Launch("router", kernel, blocks, kRouterThreads, 0, options, logits, bias, ids, weights);

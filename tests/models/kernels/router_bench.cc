@@ -1,12 +1,11 @@
 // The router's twin on one core: 8,192 tokens, 256 experts, top-8.  Each with the memory floor of the same bytes.
-#include "models/kernels/router.h"
-
 #include <tbb/global_control.h>
 
 #include <vector>
 
 #include "benchmark/benchmark.h"
 #include "engine/check.h"
+#include "models/kernels/router.h"
 #include "tests/models/kernels/drawn_numbers.h"
 #include "tests/models/kernels/memory_floor.h"
 
