@@ -33,6 +33,7 @@ EPSIM_HOST_DEVICE float Quotient(float a, float b) { return a / b; }
 // ln 2 is the sum of 0x1.63p-1, whose product with n is exact, and a rest.
 EPSIM_HOST_DEVICE float Exp(float x) {
   constexpr float kRound = 0x1.8p23f;  // Adding it leaves no room for a fraction.
+  constexpr uint32_t kInfinityBits = 0x7f80'0000;
   const float shifted = Plus(Times(x, 0x1.715476p0f), kRound);
   const float n = Plus(shifted, -kRound);
   const float f = Plus(Plus(x, Times(n, -0x1.63p-1f)), Times(n, 0x1.bd0106p-13f));
@@ -43,8 +44,10 @@ EPSIM_HOST_DEVICE float Exp(float x) {
   p = Plus(Times(p, f), 0.5f);
   p = Plus(Plus(Times(Times(p, f), f), f), 1.0f);
   const uint32_t power = (BitsOf(shifted) - BitsOf(kRound) + 127) << 23;  // The bits of 2^n.
-  const float value = Times(p, FloatOf(power));
-  return x < -87.0f ? 0.0f : x > 88.0f ? __builtin_huge_valf() : value;
+  // Without branches, so that compilers can make vectors of it.
+  const uint32_t low = static_cast<uint32_t>(x < -87.0f), high = static_cast<uint32_t>(x > 88.0f);
+  const uint32_t value = BitsOf(Times(p, FloatOf(power))) & (low - 1) & (high - 1);
+  return FloatOf(value | (-high & kInfinityBits));
 }
 
 // 1 / (1 + e^-x).

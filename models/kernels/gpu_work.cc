@@ -8,6 +8,8 @@ absl::StatusOr<std::unique_ptr<GpuWork>> NewGpuWork(const GpuDevice& gpu, const 
   switch (work.work_case()) {
     case KernelWork::kRouter:
       return NewRouterWork(work.router());
+    case KernelWork::kExpertChoice:
+      return NewExpertChoiceWork(work.expert_choice());
     case KernelWork::kExpertMlp:
       return NewExpertMlpWork(gpu, work.expert_mlp());
     case KernelWork::kGemm:
@@ -18,7 +20,6 @@ absl::StatusOr<std::unique_ptr<GpuWork>> NewGpuWork(const GpuDevice& gpu, const 
       return NewHostCopyWork(work.host_copy());
     case KernelWork::kLaunch:
       return NewLaunchWork(work.launch());
-    case KernelWork::kExpertChoice:
     case KernelWork::kPermute:
     case KernelWork::kCoOccurrence:
     case KernelWork::kSampledLoad:

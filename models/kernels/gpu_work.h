@@ -33,6 +33,7 @@ class GpuWork {
 
 // Each fails with the reason where the GPU cannot do the work, its memory apart.  `gpu` must outlive the work.
 absl::StatusOr<std::unique_ptr<GpuWork>> NewRouterWork(const RouterWork& work);
+absl::StatusOr<std::unique_ptr<GpuWork>> NewExpertChoiceWork(const ExpertChoiceWork& work);
 absl::StatusOr<std::unique_ptr<GpuWork>> NewExpertMlpWork(const GpuDevice& gpu, const ExpertMlpWork& work);
 absl::StatusOr<std::unique_ptr<GpuWork>> NewGemmWork(const GpuDevice& gpu, const GemmWork& work);
 absl::StatusOr<std::unique_ptr<GpuWork>> NewDeviceCopyWork(const DeviceCopyWork& work);

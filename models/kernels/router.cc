@@ -19,50 +19,72 @@
 namespace epsim {
 namespace {
 
-constexpr int kParts = 128;  // Of a sum over all experts.
+constexpr int kParts = 128;  // Of a sum over all experts; rows are padded to a multiple of it, as vectors like it.
+constexpr float kBehindRow = -std::numeric_limits<float>::infinity();
 
 struct Row {
+  alignas(64) float logit[kMostRouterExperts];
   alignas(64) float score[kMostRouterExperts];
   alignas(64) float ranked_by[kMostRouterExperts];
   alignas(64) float part[kParts];
+  alignas(64) int32_t group_key[kMostRouterExperts];
 };
 
 EPSIM_HOST_DEVICE float SumOfParts(float* part) {
-  for (int l = 0; l < 32; ++l) {
-    part[l] = (part[4 * l] + part[4 * l + 1]) + (part[4 * l + 2] + part[4 * l + 3]);
-  }
-  for (int n = 16; n > 0; n /= 2) {
-    for (int l = 0; l < n; ++l) part[l] += part[l + n];
-  }
-  return part[0];
+  for (int i = 0; i < 64; ++i) part[i] += part[i + 64];
+  for (int i = 0; i < 32; ++i) part[i] += part[i + 32];
+  for (int i = 0; i < 16; ++i) part[i] += part[i + 16];
+  for (int i = 0; i < 8; ++i) part[i] += part[i + 8];
+  for (int i = 0; i < 4; ++i) part[i] += part[i + 4];
+  return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
 // The sum of e^(x - m) over all experts, which are left in row->score.
-EPSIM_HOST_DEVICE float SumOfExponentials(const float* logits, int experts, float most, Row* row) {
-  for (int e = 0; e < experts; ++e) row->score[e] = Exp(logits[e] - most);
-  std::fill(row->part, row->part + kParts, 0.0f);
-  for (int first = 0; first < experts; first += kParts) {
-    const int n = std::min(kParts, experts - first);
-    for (int i = 0; i < n; ++i) row->part[i] += row->score[first + i];
+EPSIM_HOST_DEVICE float SumOfExponentials(int padded, float most, Row* row) {
+  for (int i = 0; i < kParts; ++i) row->part[i] = 0;
+  for (int first = 0; first < padded; first += kParts) {
+    float* const score = row->score + first;
+    const float* const logit = row->logit + first;
+    for (int i = 0; i < kParts; ++i) score[i] = Exp(logit[i] - most);
+    for (int i = 0; i < kParts; ++i) row->part[i] += score[i];
   }
   return SumOfParts(row->part);
 }
 
-// Takes experts outside of the best groups out of the question.
-EPSIM_HOST_DEVICE void KeepBestGroups(const RouterOptions& options, const float* ranked_by, TopOfRow* top) {
+// The greatest of `count` keys, and the second greatest.
+struct BestTwo {
+  int32_t best, second;
+};
+EPSIM_HOST_DEVICE BestTwo BestTwoOf(const int32_t* key, int count) {
+  constexpr int kLanes = 8;
+  int32_t best[kLanes], second[kLanes];
+  for (int l = 0; l < kLanes; ++l) best[l] = second[l] = TopOfRow::kNever;
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int l = 0; l < kLanes; ++l) {
+      second[l] = std::max(second[l], std::min(best[l], key[i + l]));
+      best[l] = std::max(best[l], key[i + l]);
+    }
+  }
+  for (; i < count; ++i) {
+    second[0] = std::max(second[0], std::min(best[0], key[i]));
+    best[0] = std::max(best[0], key[i]);
+  }
+  for (int l = 1; l < kLanes; ++l) {
+    second[0] = std::max(std::max(second[0], second[l]), std::min(best[0], best[l]));
+    best[0] = std::max(best[0], best[l]);
+  }
+  return {best[0], second[0]};
+}
+
+// Takes experts outside of the best groups out of the question.  group_key: keys of what groups are ranked by.
+EPSIM_HOST_DEVICE void KeepBestGroups(const RouterOptions& options, const int32_t* group_key, TopOfRow* top) {
   const int size = options.experts / options.groups;
   uint32_t key[kMostRouterGroups];
   for (int g = 0; g < options.groups; ++g) {
-    const float* const of_group = ranked_by + static_cast<size_t>(g) * size;
-    int32_t best = TopOfRow::kNever, second = TopOfRow::kNever;
-    for (int i = 0; i < size; ++i) {
-      const int32_t own = TopOfRow::Key(of_group[i]);
-      second = std::max(second, std::min(best, own));
-      best = std::max(best, own);
-    }
-    key[g] = options.group_rank == GroupRank::kBestTwo
-                 ? OrderedBits(TopOfRow::FloatOfKey(best) + TopOfRow::FloatOfKey(second))
-                 : OrderedBits(TopOfRow::FloatOfKey(best));
+    const BestTwo two = BestTwoOf(group_key + static_cast<size_t>(g) * size, size);
+    const float best = TopOfRow::FloatOfKey(two.best);
+    key[g] = OrderedBits(options.group_rank == GroupRank::kBestTwo ? best + TopOfRow::FloatOfKey(two.second) : best);
   }
   for (int g = 0; g < options.groups; ++g) {
     int better = 0;
@@ -79,40 +101,54 @@ EPSIM_HOST_DEVICE void Route(const RouterOptions& options, const float* logits, 
   const bool grouped = options.top_groups < options.groups;
   const bool best_two = grouped && options.group_rank == GroupRank::kBestTwo;
   const bool all_scores = bias != nullptr || best_two;
-  const int experts = options.experts;
+  const int experts = options.experts, padded = (experts + kParts - 1) / kParts * kParts;
   float most = 0, sum = 1;
-  if (softmax && (all_scores || !options.renormalize)) {
-    int32_t best = TopOfRow::kNever;
-    for (int e = 0; e < experts; ++e) best = std::max(best, TopOfRow::Key(logits[e]));
-    most = TopOfRow::FloatOfKey(best);
-    sum = SumOfExponentials(logits, experts, most, row);
+  const bool normaliser = softmax && (all_scores || !options.renormalize);
+  if (normaliser || all_scores) {
+    std::copy_n(logits, experts, row->logit);
+    std::fill(row->logit + experts, row->logit + padded, kBehindRow);
+  }
+  if (normaliser) {
+    top->SetKeys(logits, experts);
+    most = TopOfRow::FloatOfKey(top->Greatest(experts));
+    sum = SumOfExponentials(padded, most, row);
     if (all_scores) {
-      for (int e = 0; e < experts; ++e) row->score[e] /= sum;
+      for (int e = 0; e < padded; ++e) row->score[e] /= sum;
     }
   } else if (all_scores) {
-    for (int e = 0; e < experts; ++e) row->score[e] = Sigmoid(logits[e]);
+    for (int e = 0; e < padded; ++e) row->score[e] = Sigmoid(row->logit[e]);
   }
-  const float* ranked_by = logits;
   if (bias != nullptr) {
     for (int e = 0; e < experts; ++e) row->ranked_by[e] = row->score[e] + bias[e];
-    ranked_by = row->ranked_by;
+    top->SetKeys(row->ranked_by, experts);
+  } else if (!normaliser) {
+    top->SetKeys(logits, experts);
   }
 
-  top->SetKeys(ranked_by, experts);
-  if (grouped) KeepBestGroups(options, best_two && bias == nullptr ? row->score : ranked_by, top);
+  if (grouped) {
+    const int32_t* group_key = top->key;
+    if (best_two && bias == nullptr) {
+      for (int e = 0; e < experts; ++e) row->group_key[e] = TopOfRow::Key(row->score[e]);
+      group_key = row->group_key;
+    }
+    KeepBestGroups(options, group_key, top);
+  }
   top->Select(experts, options.top_k, ids);
 
-  float chosen_sum = 0;
+  float chosen[kMostRouterTopK];
+  for (int k = 0; k < options.top_k; ++k) chosen[k] = logits[ids[k]];
   if (softmax && options.renormalize) {
     int32_t best = TopOfRow::kNever;
-    for (int k = 0; k < options.top_k; ++k) best = std::max(best, TopOfRow::Key(logits[ids[k]]));
+    for (int k = 0; k < options.top_k; ++k) best = std::max(best, TopOfRow::Key(chosen[k]));
     most = TopOfRow::FloatOfKey(best);
   }
-  for (int k = 0; k < options.top_k; ++k) {
-    const float logit = logits[ids[k]];
-    weights[k] = softmax ? Exp(logit - most) : Sigmoid(logit);
-    chosen_sum += weights[k];
+  if (softmax) {
+    for (int k = 0; k < options.top_k; ++k) weights[k] = Exp(chosen[k] - most);
+  } else {
+    for (int k = 0; k < options.top_k; ++k) weights[k] = Sigmoid(chosen[k]);
   }
+  float chosen_sum = 0;
+  for (int k = 0; k < options.top_k; ++k) chosen_sum += weights[k];
   if (options.renormalize) sum = softmax ? chosen_sum : chosen_sum + 1e-20f;
   for (int k = 0; k < options.top_k; ++k) weights[k] = weights[k] / sum * options.scaling;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absl/status/status.h"
+#include "engine/status_macros.h"
 #include "models/kernels/device.cuh"
 #include "models/kernels/exact_float.h"
 #include "models/kernels/router.h"
@@ -12,10 +13,13 @@ namespace epsim {
 inline constexpr int kRouterThreads = 256;
 
 // The sum over the warp in the order that router.h states; the same in all lanes.  part: P[4 lane], ....
-__device__ __forceinline__ float SumOfParts(const float* part) {
-  float sum = Plus(Plus(part[0], part[1]), Plus(part[2], part[3]));
-  for (int lanes = 16; lanes > 0; lanes /= 2) sum = Plus(sum, __shfl_xor_sync(kAllLanes, sum, lanes));
-  return sum;
+__device__ __forceinline__ float SumOfParts(float* part) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) part[i] = Plus(part[i], __shfl_xor_sync(kAllLanes, part[i], lanes));
+  }
+  return Plus(Plus(part[0], part[1]), Plus(part[2], part[3]));
 }
 
 // Which groups are among the best, a bit each.  rank_key: OrderedBits of what groups are ranked by, 0 behind the row.
@@ -145,7 +149,7 @@ __global__ void __launch_bounds__(kRouterThreads)
 template <typename Stream>
 absl::Status EnqueueRouter(const Stream& stream, const RouterOptions& options, const float* logits, const float* bias,
                            int32_t* ids, float* weights) {
-  if (absl::Status status = CanImplement(options); !status.ok()) return status;
+  RETURN_IF_ERROR(CanImplement(options));
   const int64_t blocks = DivideUp(options.tokens, kRouterThreads / kWarp);
   const auto launch = [&](auto kernel) {
     return stream.Launch("router", kernel, blocks, kRouterThreads, 0, options, logits, bias, ids, weights);

@@ -21,8 +21,9 @@
 // never: the two differ only where a bias brings c below 0.
 //
 // The twin and the kernel give the same bits (exact_float.h).  The sum over all experts is taken in a fixed order:
-//   P[i] = sum over j of term(128 j + i), L[l] = (P[4 l] + P[4 l + 1]) + (P[4 l + 2] + P[4 l + 3]), and the 32 L are
-//   added as a butterfly, L[l] + L[l xor 16] first.  A sum over chosen experts goes from the best to the last.
+//   P[i] = sum over j of term(128 j + i), i < 128; P[i] += P[i + h] for i < h, with h = 64, 32, 16, 8, 4;
+//   (P[0] + P[1]) + (P[2] + P[3]).
+// A sum over chosen experts goes from the best to the last.
 #pragma once
 
 #include <cstdint>

@@ -29,6 +29,19 @@ struct TopOfRow {
     std::fill(key + n, key + (n + 63) / 64 * 64, kNever);
   }
 
+  // Of the n keys.
+  EPSIM_HOST_DEVICE int32_t Greatest(int n) const {
+    alignas(64) int32_t most[32];
+    for (int l = 0; l < 32; ++l) most[l] = kNever;
+    for (int i = 0; i < (n + 63) / 64 * 64; i += 32) {
+      for (int l = 0; l < 32; ++l) most[l] = std::max(most[l], key[i + l]);
+    }
+    for (int l = 0; l < 16; ++l) most[l] = std::max(most[l], most[l + 16]);
+    for (int l = 0; l < 8; ++l) most[l] = std::max(most[l], most[l + 8]);
+    for (int l = 1; l < 8; ++l) most[0] = std::max(most[0], most[l]);
+    return most[0];
+  }
+
   // top[i], i < count: the place of the i-th greatest key, from the greatest.  REQUIRES: 1 <= count <= 32, at least
   // `count` of the n keys are not kNever.
   //
@@ -67,17 +80,10 @@ struct TopOfRow {
         ++found;
       }
     }
-    const int padded = (found + 7) / 8 * 8;
-    std::fill(reached + found, reached + padded, kNever);
-    alignas(64) int32_t greater[kRoom] = {};
-    for (int j = 0; j < found; ++j) {
-      const int32_t other = reached[j];
-      for (int i = 0; i < padded; ++i) {
-        greater[i] += static_cast<int>(other > reached[i]) | (static_cast<int>(other == reached[i]) & (j < i));
-      }
-    }
-    for (int i = 0; i < found; ++i) {
-      if (greater[i] < count) top[greater[i]] = place[i];
+    if (found <= 24) {
+      PlaceByCount<24>(reached, place, found, count, top);
+    } else {
+      PlaceByCount<kRoom>(reached, place, found, count, top);
     }
   }
 
@@ -85,6 +91,20 @@ struct TopOfRow {
 
  private:
   static constexpr int kRoom = 64;
+
+  template <int kPadded>
+  EPSIM_HOST_DEVICE static void PlaceByCount(int32_t* reached, const int32_t* place, int found, int count,
+                                             int32_t* top) {
+    for (int i = found; i < kPadded; ++i) reached[i] = kNever;
+    alignas(64) int32_t greater[kPadded], ordered[kPadded];
+    for (int i = 0; i < kPadded; ++i) greater[i] = 0;
+    for (int j = 0; j < found; ++j) {
+      const int32_t other = reached[j];  // No key is so great that 1 cannot be added.
+      for (int i = 0; i < kPadded; ++i) greater[i] += other + (j < i ? 1 : 0) > reached[i] ? 1 : 0;
+    }
+    for (int i = 0; i < found; ++i) ordered[greater[i]] = place[i];
+    for (int i = 0; i < count; ++i) top[i] = ordered[i];
+  }
 
   // Where many are equal.
   void SelectOfMany(int n, int count, int32_t* top) {

@@ -1,7 +1,5 @@
 #include "tests/models/kernels/cuda_on_cpu.h"
 
-#include <ucontext.h>
-
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -15,8 +13,74 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
+#ifdef __x86_64__
+
+// Leaves the running stack, whose place it writes to *left, for the one at `entered`.  What a function may not change
+// (System V ABI) lies on top of a stack that was left.  swapcontext() does the same with two system calls.
+extern "C" void epsim_switch_stacks(void** left, void* entered);
+asm(R"(
+.text
+.type epsim_switch_stacks, @function
+epsim_switch_stacks:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size epsim_switch_stacks, . - epsim_switch_stacks
+)");
+
+#else
+#include <ucontext.h>
+#endif
+
 namespace epsim::cuda_on_cpu {
 namespace {
+
+// Where a stack goes on.
+#ifdef __x86_64__
+class Context {
+ public:
+  void Begin(std::byte* stack, size_t bytes, void (*enter)()) {
+    constexpr size_t kSaved = 6;
+    void** top = reinterpret_cast<void**>(stack + bytes / 16 * 16) - 1;  // As if `enter` had been called.
+    *--top = reinterpret_cast<void*>(enter);
+    for (size_t i = 0; i < kSaved; ++i) *--top = nullptr;
+    place_ = top;
+  }
+  static void Switch(Context* left, Context* entered) { epsim_switch_stacks(&left->place_, entered->place_); }
+
+ private:
+  void* place_ = nullptr;
+};
+#else
+class Context {
+ public:
+  void Begin(std::byte* stack, size_t bytes, void (*enter)()) {
+    EPSIM_CHECK(getcontext(&context_) == 0);
+    context_.uc_stack.ss_sp = stack;
+    context_.uc_stack.ss_size = bytes;
+    context_.uc_link = nullptr;
+    makecontext(&context_, enter, 0);
+  }
+  static void Switch(Context* left, Context* entered) {
+    EPSIM_CHECK(swapcontext(&left->context_, &entered->context_) == 0);
+  }
+
+ private:
+  ucontext_t context_;
+};
+#endif
 
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t kStackBytes = 256 << 10;
@@ -29,7 +93,7 @@ constexpr int kWarp = 32;
 enum class State { kReady, kAtBarrier, kInWarp, kDone };
 
 struct Fiber {
-  ucontext_t context;
+  Context context;
 #ifdef __SANITIZE_THREAD__
   void* tsan = nullptr;
 #endif
@@ -158,11 +222,7 @@ class Launch {
     Fiber& fiber = fibers_[i];
     fiber.state = State::kReady;
     stacks_[i * kStackBytes] = kStackEnd;
-    EPSIM_CHECK(getcontext(&fiber.context) == 0);
-    fiber.context.uc_stack.ss_sp = &stacks_[i * kStackBytes];
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, &Launch::Enter, 0);
+    fiber.context.Begin(&stacks_[i * kStackBytes], kStackBytes, &Launch::Enter);
 #ifdef __SANITIZE_THREAD__
     if (fiber.tsan != nullptr) __tsan_destroy_fiber(fiber.tsan);
     fiber.tsan = __tsan_create_fiber(0);
@@ -181,7 +241,7 @@ class Launch {
     home_tsan_ = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(fiber.tsan, 0);
 #endif
-    EPSIM_CHECK(swapcontext(&home_, &fiber.context) == 0);
+    Context::Switch(&home_, &fiber.context);
     return true;
   }
 
@@ -190,7 +250,7 @@ class Launch {
 #ifdef __SANITIZE_THREAD__
     __tsan_switch_to_fiber(home_tsan_, 0);
 #endif
-    EPSIM_CHECK(swapcontext(&fibers_[static_cast<size_t>(running_)].context, &home_) == 0);
+    Context::Switch(&fibers_[static_cast<size_t>(running_)].context, &home_);
   }
 
   static void Enter();
@@ -214,7 +274,7 @@ class Launch {
   std::vector<Fiber> fibers_;
   std::unique_ptr<std::byte[]> stacks_;
   std::vector<Chunk> shared_;
-  ucontext_t home_;
+  Context home_;
 #ifdef __SANITIZE_THREAD__
   void* home_tsan_ = nullptr;
 #endif

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "models/kernels/cuda_status.h"
+#include "models/kernels/expert_choice_gpu.h"
 #include "models/kernels/router_gpu.h"
 
 #define ENQUEUE(name, ...) Launch##name(__VA_ARGS__, cudaStream_t{})
@@ -66,13 +67,48 @@ std::string NoDevice() {
 
 #else
 
+#include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "tests/models/kernels/cuda_on_cpu.h"
 //
+#include "models/kernels/expert_choice.cuh"
+#include "models/kernels/expert_choice_plain.cuh"
 #include "models/kernels/router.cuh"
 
-#define ENQUEUE(name, ...) Enqueue##name(CpuStream(), __VA_ARGS__)
+#define ENQUEUE(name, ...) Enqueue##name(SortingCpuStream(), __VA_ARGS__)
+
+namespace epsim {
+namespace {
+
+// With what the plain expert choice asks for.
+class SortingCpuStream : public CpuStream {
+ public:
+  size_t SortBytes(int /*rows*/, int /*columns*/) const { return 0; }
+  absl::Status SortRows(int rows, int columns, const uint32_t* keys, uint32_t* sorted_keys, const int32_t* values,
+                        int32_t* sorted_values, void* /*workspace*/, size_t /*workspace_bytes*/) const {
+    std::vector<size_t> order(static_cast<size_t>(columns));
+    for (int row = 0; row < rows; ++row) {
+      const size_t first = static_cast<size_t>(row) * static_cast<size_t>(columns);
+      std::iota(order.begin(), order.end(), first);
+      std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return keys[a] > keys[b]; });
+      for (size_t i = 0; i < order.size(); ++i) {
+        sorted_keys[first + i] = keys[order[i]];
+        sorted_values[first + i] = values[order[i]];
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
+size_t ExpertChoiceWorkspaceBytes(const ExpertChoiceOptions& options) { return FusedExpertChoiceBytes(options); }
+size_t PlainExpertChoiceWorkspaceBytes(const ExpertChoiceOptions& options) {
+  return PlainExpertChoiceBytes(SortingCpuStream(), options);
+}
+
+}  // namespace
+}  // namespace epsim
 
 namespace epsim::kernel_runs {
 namespace {
@@ -123,6 +159,27 @@ absl::StatusOr<Routed> Route(const RouterOptions& options, const std::vector<flo
       ENQUEUE(Router, options, logits_in.data(), DataOrNull(&bias_in, !bias.empty()), ids.data(), weights.data()));
   RETURN_IF_ERROR(Finish());
   return Routed{ids.Read(), weights.Read()};
+}
+
+absl::StatusOr<ChosenByExperts> ChooseByExperts(const ExpertChoiceOptions& options, const std::vector<float>& scores,
+                                                bool plain) {
+  const size_t tokens = static_cast<size_t>(options.tokens), size = tokens * static_cast<size_t>(options.top_k);
+  Array<float> scores_in(scores), weights(size, kPoison);
+  Array<int32_t> ids(size, kPoison), counts(tokens, kPoison);
+  // A launcher of work that cannot be done says so without looking at the workspace.
+  const size_t bytes = !CanImplement(options).ok() ? 0
+                       : plain                     ? PlainExpertChoiceWorkspaceBytes(options)
+                                                   : ExpertChoiceWorkspaceBytes(options);
+  Array<uint8_t> workspace(bytes, kPoison);
+  if (plain) {
+    RETURN_IF_ERROR(ENQUEUE(PlainExpertChoice, options, scores_in.data(), ids.data(), counts.data(), weights.data(),
+                            workspace.data()));
+  } else {
+    RETURN_IF_ERROR(
+        ENQUEUE(ExpertChoice, options, scores_in.data(), ids.data(), counts.data(), weights.data(), workspace.data()));
+  }
+  RETURN_IF_ERROR(Finish());
+  return ChosenByExperts{ids.Read(), counts.Read(), weights.Read()};
 }
 
 }  // namespace epsim::kernel_runs

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "models/kernels/expert_choice.h"
 #include "models/kernels/router.h"
 
 namespace epsim::kernel_runs {
@@ -21,5 +22,14 @@ struct Routed {
 };
 absl::StatusOr<Routed> Route(const RouterOptions& options, const std::vector<float>& logits,
                              const std::vector<float>& bias);
+
+struct ChosenByExperts {
+  std::vector<int32_t> ids;     // [tokens, top_k]
+  std::vector<int32_t> counts;  // [tokens]
+  std::vector<float> weights;   // [tokens, top_k]
+};
+// `plain`: by the composition from library primitives.
+absl::StatusOr<ChosenByExperts> ChooseByExperts(const ExpertChoiceOptions& options, const std::vector<float>& scores,
+                                                bool plain);
 
 }  // namespace epsim::kernel_runs
