@@ -11,9 +11,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "models/kernels/co_occurrence_gpu.h"
 #include "models/kernels/cuda_status.h"
 #include "models/kernels/expert_choice_gpu.h"
+#include "models/kernels/permute_gpu.h"
 #include "models/kernels/router_gpu.h"
+#include "models/kernels/sampled_load_gpu.h"
 
 #define ENQUEUE(name, ...) Launch##name(__VA_ARGS__, cudaStream_t{})
 
@@ -73,9 +76,12 @@ std::string NoDevice() {
 
 #include "tests/models/kernels/cuda_on_cpu.h"
 //
+#include "models/kernels/co_occurrence.cuh"
 #include "models/kernels/expert_choice.cuh"
 #include "models/kernels/expert_choice_plain.cuh"
+#include "models/kernels/permute.cuh"
 #include "models/kernels/router.cuh"
+#include "models/kernels/sampled_load.cuh"
 
 #define ENQUEUE(name, ...) Enqueue##name(SortingCpuStream(), __VA_ARGS__)
 
@@ -106,6 +112,7 @@ size_t ExpertChoiceWorkspaceBytes(const ExpertChoiceOptions& options) { return F
 size_t PlainExpertChoiceWorkspaceBytes(const ExpertChoiceOptions& options) {
   return PlainExpertChoiceBytes(SortingCpuStream(), options);
 }
+size_t RowPlanWorkspaceBytes(const PermuteOptions& options) { return RowPlanBytes(options); }
 
 }  // namespace
 }  // namespace epsim
@@ -140,7 +147,7 @@ std::string NoDevice() { return ""; }
 namespace epsim::kernel_runs {
 namespace {
 
-constexpr int kPoison = 0xa5;
+constexpr int kPoison = kUnwritten;
 
 // Null without values, as launchers take what is optional.
 template <typename T>
@@ -180,6 +187,63 @@ absl::StatusOr<ChosenByExperts> ChooseByExperts(const ExpertChoiceOptions& optio
   }
   RETURN_IF_ERROR(Finish());
   return ChosenByExperts{ids.Read(), counts.Read(), weights.Read()};
+}
+
+absl::StatusOr<PlannedRows> PlanRows(const PermuteOptions& options, const std::vector<int32_t>& slots) {
+  const bool can = CanImplement(options).ok();
+  const size_t of_slots = can ? static_cast<size_t>(options.slots) : 0;
+  const size_t of_ranks = can ? static_cast<size_t>(options.ranks) : 0;
+  Array<int32_t> slots_in(slots), rows(slots.size(), kPoison), offsets(of_slots + 1, kPoison);
+  Array<int32_t> counts(of_slots, kPoison), tokens_per_rank(of_ranks, kPoison);
+  Array<uint8_t> workspace(can ? RowPlanWorkspaceBytes(options) : 0, kPoison);
+  RETURN_IF_ERROR(ENQUEUE(RowPlan, options, slots_in.data(), rows.data(), offsets.data(), counts.data(),
+                          tokens_per_rank.data(), workspace.data()));
+  RETURN_IF_ERROR(Finish());
+  return PlannedRows{rows.Read(), offsets.Read(), counts.Read(), tokens_per_rank.Read()};
+}
+
+absl::StatusOr<PermutedRows> PermuteRows(const PermuteOptions& options, const RowBytes& bytes, size_t permuted_rows,
+                                         const std::vector<int32_t>& rows, const std::vector<uint8_t>& values,
+                                         const std::vector<uint8_t>& scales) {
+  Array<int32_t> rows_in(rows);
+  Array<uint8_t> values_in(values), scales_in(scales);
+  Array<uint8_t> permuted_values(permuted_rows * bytes.values, kPoison);
+  Array<uint8_t> permuted_scales(permuted_rows * bytes.scales, kPoison);
+  RETURN_IF_ERROR(ENQUEUE(Permute, options, bytes, rows_in.data(), values_in.data(),
+                          DataOrNull(&scales_in, bytes.scales > 0), permuted_values.data(),
+                          DataOrNull(&permuted_scales, bytes.scales > 0)));
+  RETURN_IF_ERROR(Finish());
+  return PermutedRows{permuted_values.Read(), permuted_scales.Read()};
+}
+
+absl::StatusOr<std::vector<uint16_t>> UnpermuteRows(const PermuteOptions& options, int hidden,
+                                                    const std::vector<int32_t>& rows, const std::vector<float>& weights,
+                                                    const std::vector<uint16_t>& permuted) {
+  Array<int32_t> rows_in(rows);
+  Array<float> weights_in(weights);
+  Array<uint16_t> permuted_in(permuted);
+  Array<uint16_t> out(static_cast<size_t>(options.tokens) * static_cast<size_t>(hidden), kPoison);
+  RETURN_IF_ERROR(
+      ENQUEUE(Unpermute, options, hidden, rows_in.data(), weights_in.data(), permuted_in.data(), out.data()));
+  RETURN_IF_ERROR(Finish());
+  return out.Read();
+}
+
+absl::StatusOr<std::vector<int32_t>> CountCoOccurrence(const CoOccurrenceOptions& options,
+                                                       const std::vector<int32_t>& ids) {
+  const size_t experts = CanImplement(options).ok() ? static_cast<size_t>(options.experts) : 0;
+  Array<int32_t> ids_in(ids), counts(experts * experts, kPoison);
+  RETURN_IF_ERROR(ENQUEUE(CoOccurrence, options, ids_in.data(), counts.data()));
+  RETURN_IF_ERROR(Finish());
+  return counts.Read();
+}
+
+absl::StatusOr<ActiveSums> SampleActiveExperts(const SampledLoadOptions& options) {
+  Array<unsigned long long> sums(2, kPoison);
+  RETURN_IF_ERROR(ENQUEUE(SampledLoad, options, sums.data()));
+  RETURN_IF_ERROR(Finish());
+  const std::vector<unsigned long long> read = sums.Read();
+  return ActiveSums{read[0], read[1]};
 }
 
 }  // namespace epsim::kernel_runs
