@@ -21,9 +21,11 @@ absl::StatusOr<std::unique_ptr<GpuWork>> NewGpuWork(const GpuDevice& gpu, const 
     case KernelWork::kLaunch:
       return NewLaunchWork(work.launch());
     case KernelWork::kPermute:
+      return NewPermuteWork(work.permute());
     case KernelWork::kCoOccurrence:
+      return NewCoOccurrenceWork(work.co_occurrence());
     case KernelWork::kSampledLoad:
-      return absl::UnimplementedError("there is no GPU kernel for this work yet");
+      return NewSampledLoadWork(work.sampled_load());
     case KernelWork::WORK_NOT_SET:
       break;
   }
