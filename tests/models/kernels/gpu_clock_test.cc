@@ -15,12 +15,16 @@
 namespace epsim {
 namespace {
 
+using kernel_works::CoOccurrence;
 using kernel_works::DeviceCopy;
+using kernel_works::ExpertChoice;
 using kernel_works::ExpertMlp;
 using kernel_works::Gemm;
 using kernel_works::HostCopy;
 using kernel_works::Launch;
+using kernel_works::Permute;
 using kernel_works::Router;
+using kernel_works::SampledLoad;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -75,6 +79,13 @@ TEST_F(GpuClockTest, RefusesWithTheFigures) {
   EXPECT_THAT(Refusal(ExpertMlp(BF16, 128, 100, {1})), HasSubstr("inter: 100 is no positive multiple of 16"));
   EXPECT_THAT(Refusal(ExpertMlp(BF16, 128, 128, {0, 0})), HasSubstr("no tokens"));
   EXPECT_THAT(Refusal(Launch(0)), HasSubstr("kernels: 0"));
+  EXPECT_THAT(Refusal(Permute(MXFP8, 16, 8, 32, 256, false)), HasSubstr("MXFP8"));
+  EXPECT_THAT(Refusal(Permute(FP8, 16, 8, 32, 256, true)), HasSubstr("FP8"));
+  EXPECT_THAT(Refusal(Permute(BF16, 16, 8, 4, 256, false)), HasSubstr("4 slots"));
+  EXPECT_THAT(Refusal(ExpertChoice(16, 32, 4, 0, true)), HasSubstr("capacity: 0"));
+  EXPECT_NE(Refusal(Router(16, 4096, 8, ModelSpec::SOFTMAX)), "");
+  EXPECT_NE(Refusal(CoOccurrence(16, 1 << 20, 8)), "");
+  EXPECT_NE(Refusal(SampledLoad(100, 4, 8, 9, 2)), "");
   KernelWork mixed = ExpertMlp(FP8, 128, 128, {1});
   mixed.mutable_expert_mlp()->set_activations(BF16);
   EXPECT_THAT(Refusal(mixed), AllOf(HasSubstr("weights in FP8"), HasSubstr("activations in BF16")));
@@ -102,6 +113,14 @@ TEST_F(GpuClockTest, MoreWorkTakesLonger) {
   EXPECT_GT(Median(Gemm(BF16, 4096, 4096, 4096)), 3 * Median(Gemm(BF16, 2048, 2048, 2048)));
   EXPECT_GT(Median(Launch(20)), 1.5 * Median(Launch(10)));
   EXPECT_GT(Median(Router(65536, 256, 8, ModelSpec::SOFTMAX)), 2 * Median(Router(8192, 256, 8, ModelSpec::SOFTMAX)));
+  EXPECT_GT(Median(ExpertChoice(16384, 256, 8, 1.25, true)), 1.5 * Median(ExpertChoice(2048, 256, 8, 1.25, true)));
+  EXPECT_GT(Median(ExpertChoice(16384, 256, 8, 1.25, false)), 1.5 * Median(ExpertChoice(2048, 256, 8, 1.25, false)));
+  EXPECT_GT(Median(CoOccurrence(262144, 256, 8)), 2 * Median(CoOccurrence(8192, 256, 8)));
+  EXPECT_GT(Median(SampledLoad(4'000'000, 4, 256, 8, 32)), 2 * Median(SampledLoad(200'000, 4, 256, 8, 32)));
+  for (const bool back : {false, true}) {
+    EXPECT_GT(Median(Permute(BF16, 4096, 8, 32, 7168, back)), 2 * Median(Permute(BF16, 512, 8, 32, 7168, back)));
+  }
+  EXPECT_GT(Median(Permute(FP8, 4096, 8, 32, 7168, false)), 2 * Median(Permute(FP8, 512, 8, 32, 7168, false)));
   for (const NumberType values : {BF16, FP8}) {
     if (values == FP8 && !HasBlockScaledFp8()) continue;
     const double one = Median(ExpertMlp(values, 2048, 1024, {1, 1, 1, 1}));

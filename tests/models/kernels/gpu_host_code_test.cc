@@ -1,10 +1,14 @@
 // What the host's part of the GPU code does when calls fail, and that it gives everything back.
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/kernels/gpu_clock.h"
+#include "models/kernels/gpu_device.h"
+#include "models/kernels/gpu_work.h"
+#include "models/kernels/graph_timer.h"
 #include "models/kernels/kernel_figures.h"
 #include "tests/models/kernels/gpu_on_cpu.h"
 #include "tests/models/kernels/kernel_works.h"
@@ -16,11 +20,16 @@ using gpu_on_cpu::FailNext;
 using gpu_on_cpu::Leaks;
 using gpu_on_cpu::Settings;
 using gpu_on_cpu::TheGpu;
+using kernel_works::CoOccurrence;
 using kernel_works::DeviceCopy;
+using kernel_works::ExpertChoice;
 using kernel_works::ExpertMlp;
 using kernel_works::Gemm;
 using kernel_works::HostCopy;
 using kernel_works::Launch;
+using kernel_works::Permute;
+using kernel_works::Router;
+using kernel_works::SampledLoad;
 using ::testing::HasSubstr;
 
 class GpuHostCode : public testing::Test {
@@ -51,6 +60,42 @@ TEST_F(GpuHostCode, GivesEverythingBack) {
     }
     if (round == 0) alive = Leaks();
     EXPECT_EQ(Leaks(), alive);
+  }
+}
+
+// Small ones, carried out: what kernels are given has the shapes that their twins check.
+TEST_F(GpuHostCode, EveryKindOfWorkLaunches) {
+  TheGpu().execute = true;
+  auto gpu = GpuDevice::Open(0);
+  ASSERT_TRUE(gpu.ok()) << gpu.status();
+  auto timer = GraphTimer::Create();
+  ASSERT_TRUE(timer.ok());
+  const std::vector<KernelWork> works = {Router(20, 64, 4, ModelSpec::SOFTMAX),
+                                         Router(20, 64, 4, ModelSpec::SIGMOID),
+                                         ExpertChoice(20, 32, 4, 1.25, true),
+                                         ExpertChoice(20, 32, 4, 1.25, false),
+                                         Permute(BF16, 20, 4, 16, 256, false),
+                                         Permute(FP8, 20, 4, 16, 256, false),
+                                         Permute(BF16, 20, 4, 16, 256, true),
+                                         CoOccurrence(20, 32, 4),
+                                         SampledLoad(100, 4, 32, 4, 8),
+                                         Gemm(BF16, 32, 64, 48),
+                                         Gemm(FP8, 32, 128, 256),
+                                         ExpertMlp(BF16, 64, 32, {1, 0, 5}),
+                                         ExpertMlp(FP8, 128, 256, {1, 0, 5}),
+                                         DeviceCopy(4096),
+                                         HostCopy(4096, true),
+                                         HostCopy(4096, false),
+                                         Launch(3)};
+  for (const KernelWork& work : works) {
+    auto kernels = NewGpuWork(**gpu, work);
+    ASSERT_TRUE(kernels.ok()) << kernels.status() << work.ShortDebugString();
+    const absl::Status prepared = (*kernels)->Prepare(2, *timer);
+    ASSERT_TRUE(prepared.ok()) << prepared << work.ShortDebugString();
+    for (int set : {0, 1}) {
+      const absl::Status launched = (*kernels)->Launch(set, timer->stream());
+      EXPECT_TRUE(launched.ok()) << launched << work.ShortDebugString();
+    }
   }
 }
 

@@ -57,4 +57,48 @@ inline KernelWork Router(uint32_t tokens, uint32_t experts, uint32_t top_k, Mode
   return work;
 }
 
+inline KernelWork ExpertChoice(uint32_t tokens, uint32_t experts, uint32_t top_k, double capacity, bool fused) {
+  KernelWork work;
+  ExpertChoiceWork* choice = work.mutable_expert_choice();
+  choice->set_tokens(tokens);
+  choice->set_experts(experts);
+  choice->set_top_k(top_k);
+  choice->set_capacity(capacity);
+  choice->set_fused(fused);
+  return work;
+}
+
+inline KernelWork Permute(NumberType values, uint32_t tokens, uint32_t top_k, uint32_t slots, uint32_t hidden,
+                          bool weighted_return) {
+  KernelWork work;
+  PermuteWork* permute = work.mutable_permute();
+  permute->set_values(values);
+  permute->set_tokens(tokens);
+  permute->set_top_k(top_k);
+  permute->set_slots(slots);
+  permute->set_hidden(hidden);
+  permute->set_weighted_return(weighted_return);
+  return work;
+}
+
+inline KernelWork CoOccurrence(uint32_t tokens, uint32_t experts, uint32_t top_k) {
+  KernelWork work;
+  CoOccurrenceWork* co_occurrence = work.mutable_co_occurrence();
+  co_occurrence->set_tokens(tokens);
+  co_occurrence->set_experts(experts);
+  co_occurrence->set_top_k(top_k);
+  return work;
+}
+
+inline KernelWork SampledLoad(uint32_t batches, uint32_t tokens, uint32_t experts, uint32_t top_k, uint32_t chips) {
+  KernelWork work;
+  SampledLoadWork* load = work.mutable_sampled_load();
+  load->set_batches(batches);
+  load->set_tokens(tokens);
+  load->set_experts(experts);
+  load->set_top_k(top_k);
+  load->set_chips(chips);
+  return work;
+}
+
 }  // namespace epsim::kernel_works
