@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -78,6 +79,7 @@ struct Named {
   ExpertMlpGpu::Calls calls = ExpertMlpGpu::Calls::kPerSlot;
   int streams = 1;
 };
+void PrintTo(const Named& named, std::ostream* out) { *out << named.name; }
 
 // y as one launch gives it, then as the second replay of a graph does.
 absl::StatusOr<std::vector<std::vector<uint16_t>>> Execute(const Named& named, const Case& mlp) {
@@ -149,7 +151,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Named{"Bf16", {.hidden = 256, .inter = 144, .values = BF16, .tokens_per_slot = {5, 0, 1, 70}}},
         Named{"Bf16FourStreams",
-              {.hidden = 512, .inter = 256, .values = BF16, .tokens_per_slot = {0, 3, 0, 64, 9, 1, 33, 0, 0, 17}},
+              {.hidden = 256, .inter = 128, .values = BF16, .tokens_per_slot = {0, 3, 0, 64, 9, 1, 33, 0, 0, 17}},
               ExpertMlpGpu::Calls::kPerSlot,
               4},
         Named{"Bf16LastSlotsEmpty",
@@ -158,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(
               8},
         Named{"Fp8", {.hidden = 256, .inter = 128, .values = FP8, .tokens_per_slot = {0, 5, 33, 0, 66}}},
         Named{"Fp8FourStreams",
-              {.hidden = 640, .inter = 384, .values = FP8, .tokens_per_slot = {16, 1, 0, 40, 17, 4}},
+              {.hidden = 384, .inter = 256, .values = FP8, .tokens_per_slot = {16, 1, 0, 40, 17, 4}},
               ExpertMlpGpu::Calls::kPerSlot,
               4}),
     Name);
@@ -166,7 +168,7 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(Grouped, ExpertMlpGpuTest,
                          testing::Values(Named{
                              "Bf16",
-                             {.hidden = 512, .inter = 256, .values = BF16, .tokens_per_slot = {0, 3, 0, 64, 9, 1, 33}},
+                             {.hidden = 256, .inter = 128, .values = BF16, .tokens_per_slot = {0, 3, 0, 64, 9, 1, 33}},
                              ExpertMlpGpu::Calls::kGrouped,
                              1}),
                          Name);

@@ -1,6 +1,7 @@
 #include "models/kernels/expert_mlp.h"
 
 #include <algorithm>
+#include <ostream>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -27,6 +28,7 @@ struct Named {
   const char* name;
   ExpertMlpShape shape;
 };
+void PrintTo(const Named& named, std::ostream* out) { *out << named.name; }
 
 class ExpertMlpTwin : public testing::TestWithParam<Named> {};
 
