@@ -57,24 +57,27 @@ struct BestTwo {
 };
 EPSIM_HOST_DEVICE BestTwo BestTwoOf(const int32_t* key, int count) {
   constexpr int kLanes = 8;
-  int32_t best[kLanes], second[kLanes];
-  for (int l = 0; l < kLanes; ++l) best[l] = second[l] = TopOfRow::kNever;
+  typedef int32_t Lanes __attribute__((vector_size(4 * kLanes)));
+  Lanes best = Lanes{} + TopOfRow::kNever, second = best;
   int i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) {
-      second[l] = std::max(second[l], std::min(best[l], key[i + l]));
-      best[l] = std::max(best[l], key[i + l]);
-    }
+    Lanes own;
+    std::memcpy(&own, key + i, sizeof(own));
+    const Lanes less = own < best ? own : best;
+    second = less > second ? less : second;
+    best = own > best ? own : best;
   }
-  for (; i < count; ++i) {
-    second[0] = std::max(second[0], std::min(best[0], key[i]));
-    best[0] = std::max(best[0], key[i]);
+  BestTwo all = {TopOfRow::kNever, TopOfRow::kNever};
+  const auto add = [&all](int32_t more) {
+    all.second = std::max(all.second, std::min(all.best, more));
+    all.best = std::max(all.best, more);
+  };
+  for (; i < count; ++i) add(key[i]);
+  for (int l = 0; l < kLanes; ++l) {
+    add(best[l]);
+    add(second[l]);
   }
-  for (int l = 1; l < kLanes; ++l) {
-    second[0] = std::max(std::max(second[0], second[l]), std::min(best[0], best[l]));
-    best[0] = std::max(best[0], best[l]);
-  }
-  return {best[0], second[0]};
+  return all;
 }
 
 // Takes experts outside of the best groups out of the question.  group_key: keys of what groups are ranked by.
@@ -171,15 +174,18 @@ void RoutePortable(const RouterOptions& options, const float* logits, const floa
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) void RouteAvx2(const RouterOptions& options, const float* logits, const float* bias,
-                                               int begin, int end, int32_t* ids, float* weights) {
+__attribute__((target("avx2,popcnt,bmi"))) void RouteAvx2(const RouterOptions& options, const float* logits,
+                                                          const float* bias, int begin, int end, int32_t* ids,
+                                                          float* weights) {
   RouteRange(options, logits, bias, begin, end, ids, weights);
 }
 #endif
 
 RangeFunction FastestRange() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) return &RouteAvx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
+    return &RouteAvx2;
+  }
 #endif
   return &RoutePortable;
 }

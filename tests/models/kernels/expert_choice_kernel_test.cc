@@ -61,7 +61,7 @@ ChosenByExperts Defined(const ExpertChoiceOptions& o, const std::vector<float>& 
     result.counts.push_back(static_cast<int32_t>(list.size()));
     for (size_t k = 0; k < list.size(); ++k) {
       result.ids[t * top_k + k] = static_cast<int32_t>(list[k]);
-      result.weights[t * top_k + k] = scores[t * experts + list[k]];
+      result.weights[t * top_k + k] = scores[t * experts + list[k]] + 0.0f;
     }
   }
   return result;
