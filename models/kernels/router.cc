@@ -39,14 +39,18 @@ EPSIM_HOST_DEVICE float SumOfParts(float* part) {
   return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
-// The sum of e^(x - m) over all experts, which are left in row->score.
-EPSIM_HOST_DEVICE float SumOfExponentials(int padded, float most, Row* row) {
+// The sum of e^(x - m) over all experts; with `keep` they are left in row->score.
+EPSIM_HOST_DEVICE float SumOfExponentials(int padded, float most, bool keep, Row* row) {
   for (int i = 0; i < kParts; ++i) row->part[i] = 0;
   for (int first = 0; first < padded; first += kParts) {
     float* const score = row->score + first;
     const float* const logit = row->logit + first;
-    for (int i = 0; i < kParts; ++i) score[i] = Exp(logit[i] - most);
-    for (int i = 0; i < kParts; ++i) row->part[i] += score[i];
+    if (keep) {
+      for (int i = 0; i < kParts; ++i) score[i] = Exp(logit[i] - most);
+      for (int i = 0; i < kParts; ++i) row->part[i] += score[i];
+    } else {
+      for (int i = 0; i < kParts; ++i) row->part[i] += Exp(logit[i] - most);
+    }
   }
   return SumOfParts(row->part);
 }
@@ -67,17 +71,25 @@ EPSIM_HOST_DEVICE BestTwo BestTwoOf(const int32_t* key, int count) {
     second = less > second ? less : second;
     best = own > best ? own : best;
   }
-  BestTwo all = {TopOfRow::kNever, TopOfRow::kNever};
-  const auto add = [&all](int32_t more) {
-    all.second = std::max(all.second, std::min(all.best, more));
-    all.best = std::max(all.best, more);
+  const auto merge = [&best, &second](const Lanes& other_best, const Lanes& other_second) {
+    const Lanes less = other_best < best ? other_best : best;
+    second = other_second > second ? other_second : second;
+    second = less > second ? less : second;
+    best = other_best > best ? other_best : best;
   };
-  for (; i < count; ++i) add(key[i]);
-  for (int l = 0; l < kLanes; ++l) {
-    add(best[l]);
-    add(second[l]);
+  if (i < count) {
+    Lanes own = Lanes{} + TopOfRow::kNever;
+    std::memcpy(&own, key + i, sizeof(int32_t) * static_cast<size_t>(count - i));
+    merge(own, Lanes{} + TopOfRow::kNever);
   }
-  return all;
+  // Halves upon each other: only the lower places count.
+  merge(__builtin_shuffle(best, Lanes{4, 5, 6, 7, 0, 0, 0, 0}),
+        __builtin_shuffle(second, Lanes{4, 5, 6, 7, 0, 0, 0, 0}));
+  merge(__builtin_shuffle(best, Lanes{2, 3, 0, 0, 0, 0, 0, 0}),
+        __builtin_shuffle(second, Lanes{2, 3, 0, 0, 0, 0, 0, 0}));
+  merge(__builtin_shuffle(best, Lanes{1, 0, 0, 0, 0, 0, 0, 0}),
+        __builtin_shuffle(second, Lanes{1, 0, 0, 0, 0, 0, 0, 0}));
+  return {best[0], second[0]};
 }
 
 // Takes experts outside of the best groups out of the question.  group_key: keys of what groups are ranked by.
@@ -114,7 +126,7 @@ EPSIM_HOST_DEVICE void Route(const RouterOptions& options, const float* logits, 
   if (normaliser) {
     top->SetKeys(logits, experts);
     most = TopOfRow::FloatOfKey(top->Greatest(experts));
-    sum = SumOfExponentials(padded, most, row);
+    sum = SumOfExponentials(padded, most, all_scores, row);
     if (all_scores) {
       for (int e = 0; e < padded; ++e) row->score[e] /= sum;
     }
