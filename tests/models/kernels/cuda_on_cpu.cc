@@ -9,6 +9,10 @@
 #include "engine/check.h"
 #include "engine/random_stream.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
 #endif
@@ -217,12 +221,11 @@ class Launch {
 
   [[noreturn]] void Fail(const std::string& message) {
     error_ = absl::StrCat("thread ", running_, ": ", message);
-    Leave();
-    EPSIM_CHECK(!"a fiber that has failed is not resumed");
-    __builtin_unreachable();
+    throw Failed();
   }
 
  private:
+  struct Failed {};  // Thrown to the beginning of a fiber, so that what lies on its stack is destroyed.
   struct alignas(16) Chunk {
     unsigned char bytes[16];
   };
@@ -243,6 +246,10 @@ class Launch {
   void Prepare(size_t i) {
     Fiber& fiber = fibers_[i];
     fiber.state = State::kReady;
+#ifdef __SANITIZE_ADDRESS__
+    // A fiber that was left for good has not cleaned up.
+    __asan_unpoison_memory_region(&stacks_[i * kStackBytes], kStackBytes);
+#endif
     stacks_[i * kStackBytes] = kStackEnd;
     fiber.context.Begin(&stacks_[i * kStackBytes], kStackBytes, &Launch::Enter);
 #ifdef __SANITIZE_THREAD__
@@ -263,8 +270,22 @@ class Launch {
     home_tsan_ = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(fiber.tsan, 0);
 #endif
+#ifdef __SANITIZE_ADDRESS__
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, &stacks_[static_cast<size_t>(thread) * kStackBytes], kStackBytes);
+#endif
     Context::Switch(&home_, &fiber.context);
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
     return true;
+  }
+
+  // A fiber begins, or goes on after Leave().
+  void Arrive([[maybe_unused]] void* fake) {
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(fake, &home_stack_, &home_bytes_);
+#endif
   }
 
   // Back to RunIfReady.
@@ -272,7 +293,13 @@ class Launch {
 #ifdef __SANITIZE_THREAD__
     __tsan_switch_to_fiber(home_tsan_, 0);
 #endif
+    void* fake = nullptr;
+#ifdef __SANITIZE_ADDRESS__
+    const bool for_good = fibers_[static_cast<size_t>(running_)].state == State::kDone;
+    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, home_stack_, home_bytes_);
+#endif
     Context::Switch(&fibers_[static_cast<size_t>(running_)].context, &home_);
+    Arrive(fake);
   }
 
   static void Enter();
@@ -298,6 +325,10 @@ class Launch {
   std::byte* const stacks_;
   std::vector<Chunk> shared_;
   Context home_;
+#ifdef __SANITIZE_ADDRESS__
+  const void* home_stack_ = nullptr;
+  size_t home_bytes_ = 0;
+#endif
 #ifdef __SANITIZE_THREAD__
   void* home_tsan_ = nullptr;
 #endif
@@ -309,7 +340,11 @@ class Launch {
 Launch* current = nullptr;
 
 void Launch::Enter() {
-  current->kernel_();
+  current->Arrive(nullptr);
+  try {
+    current->kernel_();
+  } catch (const Failed&) {
+  }
   current->fibers_[static_cast<size_t>(current->running_)].state = State::kDone;
   ++current->done_;
   current->Leave();
