@@ -217,7 +217,7 @@ __device__ __forceinline__ void ListToken(const ExpertChoiceOptions& options, co
     if (own) {
       if (lane < options.top_k) {
         ids[lane] = pick.place;
-        weights[lane] = __ldg(row + pick.place);
+        weights[lane] = Plus(__ldg(row + pick.place), 0.0f);
       }
       if (lane == 0) *count = options.top_k;
       return;
@@ -242,7 +242,7 @@ __device__ __forceinline__ void ListToken(const ExpertChoiceOptions& options, co
       if ((four >> i & 1) == 0) continue;
       const int place = PlaceOfValue(lane, 4 * c + i), at = before + below + __popc(four & ((1u << i) - 1));
       ids[at] = place;
-      weights[at] = __ldg(row + place);
+      weights[at] = Plus(__ldg(row + place), 0.0f);
     }
     before += of_chunk;
   }

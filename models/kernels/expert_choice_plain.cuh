@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kPlainThreads)
   if (options.fall_back && __ballot_sync(kAllLanes, taken != 0) == 0) {
     if (lane < top_k) {
       ids[out + lane] = own[out + lane];
-      weights[out + lane] = __ldg(row + own[out + lane]);
+      weights[out + lane] = Plus(__ldg(row + own[out + lane]), 0.0f);
     }
     if (lane == 0) counts[token] = top_k;
     return;

@@ -39,14 +39,18 @@ EPSIM_HOST_DEVICE float SumOfParts(float* part) {
   return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
-// The sum of e^(x - m) over all experts, which are left in row->score.
-EPSIM_HOST_DEVICE float SumOfExponentials(int padded, float most, Row* row) {
+// The sum of e^(x - m) over all experts; with `keep` they are left in row->score.
+EPSIM_HOST_DEVICE float SumOfExponentials(int padded, float most, bool keep, Row* row) {
   for (int i = 0; i < kParts; ++i) row->part[i] = 0;
   for (int first = 0; first < padded; first += kParts) {
     float* const score = row->score + first;
     const float* const logit = row->logit + first;
-    for (int i = 0; i < kParts; ++i) score[i] = Exp(logit[i] - most);
-    for (int i = 0; i < kParts; ++i) row->part[i] += score[i];
+    if (keep) {
+      for (int i = 0; i < kParts; ++i) score[i] = Exp(logit[i] - most);
+      for (int i = 0; i < kParts; ++i) row->part[i] += score[i];
+    } else {
+      for (int i = 0; i < kParts; ++i) row->part[i] += Exp(logit[i] - most);
+    }
   }
   return SumOfParts(row->part);
 }
@@ -57,23 +61,34 @@ struct BestTwo {
 };
 EPSIM_HOST_DEVICE BestTwo BestTwoOf(const int32_t* key, int count) {
   constexpr int kLanes = 8;
-  int32_t best[kLanes], second[kLanes];
-  for (int l = 0; l < kLanes; ++l) best[l] = second[l] = TopOfRow::kNever;
+  typedef int32_t Lanes __attribute__((vector_size(4 * kLanes)));
+  Lanes best = Lanes{} + TopOfRow::kNever, second = best;
   int i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    for (int l = 0; l < kLanes; ++l) {
-      second[l] = std::max(second[l], std::min(best[l], key[i + l]));
-      best[l] = std::max(best[l], key[i + l]);
-    }
+    Lanes own;
+    std::memcpy(&own, key + i, sizeof(own));
+    const Lanes less = own < best ? own : best;
+    second = less > second ? less : second;
+    best = own > best ? own : best;
   }
-  for (; i < count; ++i) {
-    second[0] = std::max(second[0], std::min(best[0], key[i]));
-    best[0] = std::max(best[0], key[i]);
+  const auto merge = [&best, &second](const Lanes& other_best, const Lanes& other_second) {
+    const Lanes less = other_best < best ? other_best : best;
+    second = other_second > second ? other_second : second;
+    second = less > second ? less : second;
+    best = other_best > best ? other_best : best;
+  };
+  if (i < count) {
+    Lanes own = Lanes{} + TopOfRow::kNever;
+    std::memcpy(&own, key + i, sizeof(int32_t) * static_cast<size_t>(count - i));
+    merge(own, Lanes{} + TopOfRow::kNever);
   }
-  for (int l = 1; l < kLanes; ++l) {
-    second[0] = std::max(std::max(second[0], second[l]), std::min(best[0], best[l]));
-    best[0] = std::max(best[0], best[l]);
-  }
+  // Halves upon each other: only the lower places count.
+  merge(__builtin_shuffle(best, Lanes{4, 5, 6, 7, 0, 0, 0, 0}),
+        __builtin_shuffle(second, Lanes{4, 5, 6, 7, 0, 0, 0, 0}));
+  merge(__builtin_shuffle(best, Lanes{2, 3, 0, 0, 0, 0, 0, 0}),
+        __builtin_shuffle(second, Lanes{2, 3, 0, 0, 0, 0, 0, 0}));
+  merge(__builtin_shuffle(best, Lanes{1, 0, 0, 0, 0, 0, 0, 0}),
+        __builtin_shuffle(second, Lanes{1, 0, 0, 0, 0, 0, 0, 0}));
   return {best[0], second[0]};
 }
 
@@ -111,7 +126,7 @@ EPSIM_HOST_DEVICE void Route(const RouterOptions& options, const float* logits, 
   if (normaliser) {
     top->SetKeys(logits, experts);
     most = TopOfRow::FloatOfKey(top->Greatest(experts));
-    sum = SumOfExponentials(padded, most, row);
+    sum = SumOfExponentials(padded, most, all_scores, row);
     if (all_scores) {
       for (int e = 0; e < padded; ++e) row->score[e] /= sum;
     }
@@ -171,15 +186,18 @@ void RoutePortable(const RouterOptions& options, const float* logits, const floa
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) void RouteAvx2(const RouterOptions& options, const float* logits, const float* bias,
-                                               int begin, int end, int32_t* ids, float* weights) {
+__attribute__((target("avx2,popcnt,bmi"))) void RouteAvx2(const RouterOptions& options, const float* logits,
+                                                          const float* bias, int begin, int end, int32_t* ids,
+                                                          float* weights) {
   RouteRange(options, logits, bias, begin, end, ids, weights);
 }
 #endif
 
 RangeFunction FastestRange() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) return &RouteAvx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
+    return &RouteAvx2;
+  }
 #endif
   return &RoutePortable;
 }

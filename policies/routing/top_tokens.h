@@ -52,11 +52,12 @@ void GreatestFirst(T* first, T* last, size_t count) {
   if (count > 0) std::nth_element(first, first + (count - 1), last, std::greater<>());
 }
 
-// What each expert takes of the tokens of one source rank.
+// What each expert takes of the tokens of one source rank.  What goes over all scores is inlined into the caller, so
+// that it is compiled for the caller's instruction set.
 class TopTokens {
  public:
   // `scores` [tokens, experts], the rows `stride` apart.  No score is NaN.
-  void Take(const float* scores, int stride, int tokens, int experts, int capacity) {
+  [[gnu::always_inline]] inline void Take(const float* scores, int stride, int tokens, int experts, int capacity) {
     stride_ = stride, tokens_ = tokens, experts_ = experts, capacity_ = capacity;
     SetBars(scores);
     Collect(scores);
@@ -112,7 +113,7 @@ class TopTokens {
     count_.assign(experts, 0);
   }
 
-  void Collect(const float* scores) {
+  [[gnu::always_inline]] inline void Collect(const float* scores) {
     const size_t experts = experts_, room = room_;
     const float* const bars = bars_.data();
     uint64_t* const candidates = candidates_.data();

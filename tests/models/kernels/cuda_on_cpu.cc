@@ -9,6 +9,10 @@
 #include "engine/check.h"
 #include "engine/random_stream.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
 #endif
@@ -82,10 +86,11 @@ class Context {
 };
 #endif
 
+// An odd number of cache lines: were it a power of two, the ends of all stacks would compete for one set of the cache.
 #ifdef __SANITIZE_ADDRESS__
-constexpr size_t kStackBytes = 256 << 10;
+constexpr size_t kStackBytes = (256 << 10) + 17 * 64;
 #else
-constexpr size_t kStackBytes = 64 << 10;
+constexpr size_t kStackBytes = (64 << 10) + 17 * 64;
 #endif
 constexpr size_t kCanaryBytes = 256;  // Behind the shared memory, and at the far end of each stack.
 constexpr int kWarp = 32;
@@ -100,9 +105,14 @@ struct Fiber {
   State state = State::kReady;
   const char* function = "";  // That it waits in.
   unsigned mask = 0;
-  uint64_t brought = 0;
-  int barrier_sum = 0;
+  int barrier_value = 0;  // What it brought to a barrier; then the sum.
   uint64_t seen[kWarp] = {};
+};
+
+// The lanes that wait in a warp function, and what they brought.
+struct Warp {
+  unsigned waiting = 0;
+  uint64_t brought[kWarp] = {};
 };
 
 // One launch: the fibers are used again for each block.
@@ -112,7 +122,8 @@ class Launch {
       : grid_(grid),
         kernel_(kernel),
         fibers_(static_cast<size_t>(grid.threads)),
-        stacks_(new std::byte[fibers_.size() * kStackBytes]),
+        warps_((fibers_.size() + kWarp - 1) / kWarp),
+        stacks_(Stacks(fibers_.size())),
         shared_((grid.shared_bytes + 15) / 16 + kCanaryBytes / 16) {}
 
   ~Launch() {
@@ -127,6 +138,7 @@ class Launch {
     block_ = block;
     std::memset(shared_.data(), kPattern, shared_.size() * sizeof(Chunk));
     for (size_t i = 0; i < fibers_.size(); ++i) Prepare(i);
+    for (Warp& warp : warps_) warp.waiting = 0;
     at_barrier_ = 0, done_ = 0;
     // Rounds go up, then down, and begin at another warp each.
     const int threads = grid_.threads, warps = (threads + kWarp - 1) / kWarp;
@@ -156,71 +168,88 @@ class Launch {
 
   int Barrier(const char* function, int value) {
     Fiber& self = fibers_[static_cast<size_t>(running_)];
-    self.state = State::kAtBarrier, self.function = function, self.brought = static_cast<uint64_t>(value);
+    self.state = State::kAtBarrier, self.function = function, self.barrier_value = value;
     if (++at_barrier_ < grid_.threads) {
       Leave();
     } else {
       int sum = 0;
       for (const Fiber& fiber : fibers_) {
-        if (std::string_view(fiber.function) != function) {
+        if (fiber.function != function && std::string_view(fiber.function) != function) {
           Fail(absl::StrCat("one barrier is ", function, " for some threads, ", fiber.function, " for others"));
         }
-        sum += static_cast<int>(fiber.brought);
+        sum += fiber.barrier_value;
       }
-      for (Fiber& fiber : fibers_) fiber.state = State::kReady, fiber.barrier_sum = sum;
+      for (Fiber& fiber : fibers_) fiber.state = State::kReady, fiber.barrier_value = sum;
       at_barrier_ = 0;
     }
-    return self.barrier_sum;
+    return self.barrier_value;
   }
 
   const uint64_t* Exchange(const char* function, unsigned mask, uint64_t value) {
     Fiber& self = fibers_[static_cast<size_t>(running_)];
     if ((mask >> lane() & 1) == 0) Fail(absl::StrCat(function, ": the lane is not in its own mask ", absl::Hex(mask)));
-    self.state = State::kInWarp, self.function = function, self.mask = mask, self.brought = value;
-    Fiber* const warp = &fibers_[static_cast<size_t>(running_ / kWarp * kWarp)];
-    const int lanes = std::min(kWarp, grid_.threads - running_ / kWarp * kWarp);
-    if (lanes < kWarp && mask >> lanes != 0) {
-      Fail(absl::StrCat(function, ": mask ", absl::Hex(mask), " in a warp of ", lanes, " threads"));
+    self.state = State::kInWarp, self.function = function, self.mask = mask;
+    Warp& warp = warps_[static_cast<size_t>(running_ / kWarp)];
+    Fiber* const lanes = &fibers_[static_cast<size_t>(running_ / kWarp * kWarp)];
+    const int count = std::min(kWarp, grid_.threads - running_ / kWarp * kWarp);
+    if (count < kWarp && mask >> count != 0) {
+      Fail(absl::StrCat(function, ": mask ", absl::Hex(mask), " in a warp of ", count, " threads"));
     }
-    for (int i = 0; i < lanes; ++i) {
-      if ((mask >> i & 1) != 0 && warp[i].state != State::kInWarp) {
-        Leave();
-        return self.seen;
-      }
+    warp.brought[lane()] = value;
+    warp.waiting |= 1u << lane();
+    if ((warp.waiting & mask) != mask) {
+      Leave();
+      return self.seen;
     }
     // The last of them is here.
-    for (int i = 0; i < lanes; ++i) {
-      if ((mask >> i & 1) == 0) continue;
-      if (warp[i].mask != mask || std::string_view(warp[i].function) != function) {
-        Fail(absl::StrCat("lane ", lane(), " is in ", function, " with mask ", absl::Hex(mask), ", lane ", i, " in ",
-                          warp[i].function, " with mask ", absl::Hex(warp[i].mask)));
+    for (unsigned left = mask; left != 0; left &= left - 1) {
+      const int i = std::countr_zero(left);
+      if (lanes[i].mask == mask && (lanes[i].function == function || std::string_view(lanes[i].function) == function)) {
+        continue;
       }
+      Fail(absl::StrCat("lane ", lane(), " is in ", function, " with mask ", absl::Hex(mask), ", lane ", i, " in ",
+                        lanes[i].function, " with mask ", absl::Hex(lanes[i].mask)));
     }
-    for (int i = 0; i < lanes; ++i) {
-      if ((mask >> i & 1) == 0) continue;
-      for (int j = 0; j < lanes; ++j) warp[i].seen[j] = warp[j].brought;
-      warp[i].state = State::kReady;
+    for (unsigned left = mask; left != 0; left &= left - 1) {
+      const int i = std::countr_zero(left);
+      std::memcpy(lanes[i].seen, warp.brought, sizeof(warp.brought));
+      lanes[i].state = State::kReady;
     }
+    warp.waiting &= ~mask;
     return self.seen;
   }
 
   [[noreturn]] void Fail(const std::string& message) {
     error_ = absl::StrCat("thread ", running_, ": ", message);
-    Leave();
-    EPSIM_CHECK(!"a fiber that has failed is not resumed");
-    __builtin_unreachable();
+    throw Failed();
   }
 
  private:
+  struct Failed {};  // Thrown to the beginning of a fiber, so that what lies on its stack is destroyed.
   struct alignas(16) Chunk {
     unsigned char bytes[16];
   };
   static constexpr unsigned char kPattern = 0xcb;
   static constexpr std::byte kStackEnd{0x5e};
 
+  // Of that many fibers; they are kept for the next launch.
+  static std::byte* Stacks(size_t count) {
+    static std::unique_ptr<std::byte[]> stacks;
+    static size_t room = 0;
+    if (room < count) {
+      stacks.reset(new std::byte[count * kStackBytes]);
+      room = count;
+    }
+    return stacks.get();
+  }
+
   void Prepare(size_t i) {
     Fiber& fiber = fibers_[i];
     fiber.state = State::kReady;
+#ifdef __SANITIZE_ADDRESS__
+    // A fiber that was left for good has not cleaned up.
+    __asan_unpoison_memory_region(&stacks_[i * kStackBytes], kStackBytes);
+#endif
     stacks_[i * kStackBytes] = kStackEnd;
     fiber.context.Begin(&stacks_[i * kStackBytes], kStackBytes, &Launch::Enter);
 #ifdef __SANITIZE_THREAD__
@@ -241,8 +270,22 @@ class Launch {
     home_tsan_ = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(fiber.tsan, 0);
 #endif
+#ifdef __SANITIZE_ADDRESS__
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, &stacks_[static_cast<size_t>(thread) * kStackBytes], kStackBytes);
+#endif
     Context::Switch(&home_, &fiber.context);
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
     return true;
+  }
+
+  // A fiber begins, or goes on after Leave().
+  void Arrive([[maybe_unused]] void* fake) {
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(fake, &home_stack_, &home_bytes_);
+#endif
   }
 
   // Back to RunIfReady.
@@ -250,7 +293,13 @@ class Launch {
 #ifdef __SANITIZE_THREAD__
     __tsan_switch_to_fiber(home_tsan_, 0);
 #endif
+    void* fake = nullptr;
+#ifdef __SANITIZE_ADDRESS__
+    const bool for_good = fibers_[static_cast<size_t>(running_)].state == State::kDone;
+    __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, home_stack_, home_bytes_);
+#endif
     Context::Switch(&fibers_[static_cast<size_t>(running_)].context, &home_);
+    Arrive(fake);
   }
 
   static void Enter();
@@ -272,9 +321,14 @@ class Launch {
   const Grid grid_;
   const std::function<void()>& kernel_;
   std::vector<Fiber> fibers_;
-  std::unique_ptr<std::byte[]> stacks_;
+  std::vector<Warp> warps_;
+  std::byte* const stacks_;
   std::vector<Chunk> shared_;
   Context home_;
+#ifdef __SANITIZE_ADDRESS__
+  const void* home_stack_ = nullptr;
+  size_t home_bytes_ = 0;
+#endif
 #ifdef __SANITIZE_THREAD__
   void* home_tsan_ = nullptr;
 #endif
@@ -286,7 +340,11 @@ class Launch {
 Launch* current = nullptr;
 
 void Launch::Enter() {
-  current->kernel_();
+  current->Arrive(nullptr);
+  try {
+    current->kernel_();
+  } catch (const Failed&) {
+  }
   current->fibers_[static_cast<size_t>(current->running_)].state = State::kDone;
   ++current->done_;
   current->Leave();
