@@ -305,6 +305,9 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
     if (!platform.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", platform.status().message()));
     *manifest.mutable_platform() = *std::move(platform);
   }
+  if (!experiment->costs().has_permutation()) {
+    experiment->mutable_costs()->set_permutation(!experiment->communication().has_deepep_low_latency());
+  }
   absl::StatusOr<CostConfig> costs = CompleteCostConfig(experiment->costs(), manifest.platform().gpu());
   if (!costs.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", costs.status().message()));
   *experiment->mutable_costs() = *std::move(costs);

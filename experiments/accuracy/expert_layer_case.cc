@@ -104,7 +104,7 @@ class ExpertLayerCase : public CaseModel {
 
   absl::StatusOr<double> Predict(const LibraryTiming* timing) override {
     ASSIGN_OR_RETURN(const GpuRates rates, timing_.Rates(timing));
-    const RooflineExperts experts(rates, model_, type_, type_);
+    const RooflineExperts experts(rates, model_, type_, type_, std::nullopt);
     const RooflinePermutation permutation(rates, model_, type_, timing_.gemm_library());
     double sum = 0;
     for (const RankWork& work : works_) {

@@ -55,6 +55,7 @@ absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config, const Gp
   precision->set_expert_activations(
       or_default(precision->expert_activations(), MatchingActivations(precision->expert_weights())));
   precision->set_combine(or_default(precision->combine(), BF16));
+  if (!config.has_permutation()) complete.set_permutation(true);
   switch (config.model_case()) {
     case CostConfig::kRoofline:
     case CostConfig::MODEL_NOT_SET: {
@@ -91,12 +92,12 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewCostModel(const CostConfig& config
   ASSIGN_OR_RETURN(const CostConfig complete, CompleteCostConfig(config, gpu));
   switch (complete.model_case()) {
     case CostConfig::kMeasured:
-      return NewMeasuredCostModel(complete.measured(), complete.precision(), model, gpu);
+      return NewMeasuredCostModel(complete.measured(), complete.precision(), complete.permutation(), model, gpu);
     case CostConfig::kReplay:
-      return NewReplayCostModel(complete.replay(), complete.precision(), model, gpu,
+      return NewReplayCostModel(complete.replay(), complete.precision(), complete.permutation(), model, gpu,
                                 times != nullptr ? std::move(times) : std::make_shared<WorkTimes>());
     case CostConfig::kRoofline:
-      return NewRooflineCostModel(complete.roofline(), complete.precision(), model, gpu);
+      return NewRooflineCostModel(complete.roofline(), complete.precision(), complete.permutation(), model, gpu);
     case CostConfig::MODEL_NOT_SET:
       break;
   }

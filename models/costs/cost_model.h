@@ -49,7 +49,7 @@ class CostModel {
   // 0 for a model without.
   virtual Cost SharedExperts(int64_t tokens) const = 0;
   // The grouped GEMMs of the routed experts on one rank, from the whole histogram: slots without tokens are not read.
-  // Measured and executed ones have the permutation of their rows with them, unless the configuration leaves it out.
+  // With CostConfig.permutation the rows are brought there and back, one a token-expert pair.
   // The expert of slot i takes scale[i] times as long as one of scale 1 (expert_cost_scale.h).
   // REQUIRES: `scale` [slots] is positive, or empty: all 1.
   virtual Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const = 0;
@@ -67,8 +67,8 @@ class CostModel {
   virtual std::vector<std::string> notes() const { return {}; }
 };
 
-// `config` with every default for `gpu` filled in, as reports show it; without a model it gets `roofline`.  Fails on
-// values out of range.
+// `config` with every default for `gpu` filled in, as reports show it; without a model it gets `roofline`, and without
+// a word about permutation it permutes.  Fails on values out of range.
 absl::StatusOr<CostConfig> CompleteCostConfig(const CostConfig& config, const GpuSpec& gpu);
 
 // The roofline of `config`: its own, or what stands in for that which is not measured or executed.

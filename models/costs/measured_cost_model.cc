@@ -221,7 +221,7 @@ class MeasuredCostModel final : public CostModel {
  public:
   // REQUIRES: `fallback` is there.
   MeasuredCostModel(const Calibration& calibration, const MeasuredConfig& config, const Precision& precision,
-                    const ModelSpec& model, const GpuPeaks& peaks, std::unique_ptr<CostModel> fallback)
+                    bool permutation, const ModelSpec& model, const GpuPeaks& peaks, std::unique_ptr<CostModel> fallback)
       : curves_(calibration, peaks), fallback_(std::move(fallback)) {
     notes_.push_back(absl::StrCat("times were measured on ", HardwareText(calibration.hardware),
                                   calibration.date.empty() ? "" : ", " + calibration.date));
@@ -257,12 +257,12 @@ class MeasuredCostModel final : public CostModel {
       missing_.push_back(absl::StrCat("routed experts (no expert_mlp with weights in ", NumberType_Name(weights),
                                       " and activations in ", NumberType_Name(activations), ")"));
     }
-    if (config.permutation()) {
+    if (permutation) {
       permutes_ = {curves_.Permute(hidden, precision.dispatch(), false), curves_.Permute(hidden, BF16, true)};
       for (const Kernel& kernel : permutes_) {
         if (kernel.curve != nullptr) continue;
         if (experts_.has_value()) {
-          missing_.push_back("routed experts (no permute, which `permutation: false` would leave out)");
+          missing_.push_back("routed experts (no permute, which costs.permutation: false would leave out)");
         }
         experts_.reset();
       }
@@ -378,7 +378,6 @@ std::optional<std::string> OtherGpu(const Hardware& hardware, const GpuSpec& gpu
 
 absl::StatusOr<MeasuredConfig> CompleteMeasuredConfig(const MeasuredConfig& config, const GpuSpec& gpu) {
   MeasuredConfig complete = config;
-  if (!config.has_permutation()) complete.set_permutation(true);
   if (!MeasuredConfig::Fallback_IsValid(config.fallback())) {
     return absl::InvalidArgumentError(
         absl::StrCat("measured.fallback: no fall-back has the number ", config.fallback()));
@@ -394,12 +393,13 @@ absl::StatusOr<MeasuredConfig> CompleteMeasuredConfig(const MeasuredConfig& conf
 
 absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const Calibration& calibration,
                                                                 const MeasuredConfig& config,
-                                                                const Precision& precision, const ModelSpec& model,
-                                                                const GpuSpec& gpu) {
+                                                                const Precision& precision, bool permutation,
+                                                                const ModelSpec& model, const GpuSpec& gpu) {
   // Also checks that GPU, precision and model go together.
-  ASSIGN_OR_RETURN(std::unique_ptr<CostModel> fallback, NewRooflineCostModel(config.roofline(), precision, model, gpu));
+  ASSIGN_OR_RETURN(std::unique_ptr<CostModel> fallback, NewRooflineCostModel(config.roofline(), precision, permutation, model, gpu));
   ASSIGN_OR_RETURN(const GpuPeaks peaks, MakeGpuPeaks(gpu));
-  auto costs = std::make_unique<MeasuredCostModel>(calibration, config, precision, model, peaks, std::move(fallback));
+  auto costs = std::make_unique<MeasuredCostModel>(calibration, config, precision, permutation, model, peaks,
+                                                    std::move(fallback));
   if (config.fallback() == MeasuredConfig::NONE) {
     return absl::InvalidArgumentError(absl::StrCat("measured.table: ", calibration.place, " has no measurement for ",
                                                    absl::StrJoin(costs->missing(), ", "),
@@ -410,13 +410,13 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const Calibratio
 }
 
 absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const MeasuredConfig& config,
-                                                                const Precision& precision, const ModelSpec& model,
-                                                                const GpuSpec& gpu) {
+                                                                const Precision& precision, bool permutation,
+                                                                const ModelSpec& model, const GpuSpec& gpu) {
   const absl::StatusOr<Calibration> calibration = FindCalibration(config.table());
   if (!calibration.ok()) {
     return absl::Status(calibration.status().code(), absl::StrCat("measured.table: ", calibration.status().message()));
   }
-  return NewMeasuredCostModel(*calibration, config, precision, model, gpu);
+  return NewMeasuredCostModel(*calibration, config, precision, permutation, model, gpu);
 }
 
 }  // namespace epsim

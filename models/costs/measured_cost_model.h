@@ -11,14 +11,13 @@
 
 namespace epsim {
 
-// `config` with its defaults: permutation, and the roofline of the fall-back.
+// `config` with its default: the roofline of the fall-back.
 absl::StatusOr<MeasuredConfig> CompleteMeasuredConfig(const MeasuredConfig& config, const GpuSpec& gpu);
 
 // Stages as the roofline has them (roofline_cost_model.h), kernel by kernel out of the tables:
 //
 //   routed experts   expert MLP (expert_surface.h); with `permutation` the rows, one a token-expert pair, to the order
-//   of
-//                    slots and back
+//                    of slots and back
 //   router           norm, GEMM [experts, H] in bf16, router kernel
 //   dense MLP        norm, GEMM [2 * I, H], SwiGLU, GEMM [H, I]; in 8 bit each GEMM after its quantisation
 //   shared experts   the same without norm
@@ -39,13 +38,13 @@ absl::StatusOr<MeasuredConfig> CompleteMeasuredConfig(const MeasuredConfig& conf
 // Fails where the tables cannot be read, and where something is missing and there is no fall-back: the error lists it.
 // REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT, `config` is complete.
 absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const MeasuredConfig& config,
-                                                                const Precision& precision, const ModelSpec& model,
-                                                                const GpuSpec& gpu);
+                                                                const Precision& precision, bool permutation,
+                                                                const ModelSpec& model, const GpuSpec& gpu);
 // With tables that were read already.
 absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const Calibration& calibration,
                                                                 const MeasuredConfig& config,
-                                                                const Precision& precision, const ModelSpec& model,
-                                                                const GpuSpec& gpu);
+                                                                const Precision& precision, bool permutation,
+                                                                const ModelSpec& model, const GpuSpec& gpu);
 
 // What a report says where times were taken on another GPU than the simulated one: its memory differs by more than 15
 // %, or its number of SMs.  Nothing where it may be the same.

@@ -68,10 +68,11 @@ std::set<int64_t> Chosen(const google::protobuf::RepeatedField<uint32_t>& chosen
 
 class ReplayCostModel final : public CostModel, public StepExecutor {
  public:
-  ReplayCostModel(const ReplayConfig& config, const Precision& precision, const ModelSpec& model, const GpuSpec& gpu,
-                  const GpuPeaks& peaks, std::unique_ptr<CostModel> others, std::shared_ptr<WorkTimes> times)
+  ReplayCostModel(const ReplayConfig& config, const Precision& precision, bool permutation, const ModelSpec& model,
+                  const GpuSpec& gpu, const GpuPeaks& peaks, std::unique_ptr<CostModel> others, std::shared_ptr<WorkTimes> times)
       : config_(config),
         precision_(precision),
+        permutation_(permutation),
         model_(model),
         gpu_(gpu),
         layers_(Chosen(config.layers())),
@@ -99,7 +100,7 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
 
   Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const override {
     const bool extends = surface_.has_value() && !surface_->empty() &&
-                         (!config_.permutation() || (!permute_.empty() && !unpermute_.empty()));
+                         (!permutation_ || (!permute_.empty() && !unpermute_.empty()));
     if (!extends) return others_->RoutedExperts(tokens_per_slot, scale);
     const ExpertLoad load = ExpertLoad::Of(tokens_per_slot, surface_->tile());
     const ExpertLoad weighted = scale.empty() ? load : ExpertLoad::Of(tokens_per_slot, scale, surface_->tile());
@@ -111,7 +112,7 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
                            demand_.Picoseconds(load.active, load.pairs, load.rows);
       experts = {scale.empty() ? executed->second : Scaled(executed->second, surface_->floor(), share), true};
     }
-    if (!config_.permutation()) return Sum({experts});
+    if (!permutation_) return Sum({experts});
     const auto pairs = static_cast<int64_t>(load.pairs);
     CurveTime there = permute_.At(pairs), back = unpermute_.At(pairs);
     if (pairs > 0 && !scale.empty()) {
@@ -272,7 +273,7 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
       plan->works.push_back(ExpertWork(tokens_per_slot));
       plan->places.push_back({nullptr, 0, std::move(histogram)});
     }
-    if (!config_.permutation()) return;
+    if (!permutation_) return;
     AddTokens(PermuteWorkOf(pairs, tokens_per_slot.size(), false), pairs, &permute_, plan);
     AddTokens(PermuteWorkOf(pairs, tokens_per_slot.size(), true), pairs, &unpermute_, plan);
   }
@@ -318,6 +319,7 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
 
   const ReplayConfig config_;
   const Precision precision_;
+  const bool permutation_;
   const ModelSpec model_;
   const GpuSpec gpu_;
   const std::set<int64_t> layers_, ranks_;  // Empty: all.
@@ -338,7 +340,6 @@ absl::StatusOr<ReplayConfig> CompleteReplayConfig(const ReplayConfig& config, co
   ReplayConfig complete = config;
   if (config.every_steps() == 0) complete.set_every_steps(1);
   if (config.most_works() == 0) complete.set_most_works(kMostWorks);
-  if (!config.has_permutation()) complete.set_permutation(true);
   switch (config.others_case()) {
     case ReplayConfig::kMeasured: {
       ASSIGN_OR_RETURN(*complete.mutable_measured(), CompleteMeasuredConfig(config.measured(), gpu));
@@ -354,11 +355,12 @@ absl::StatusOr<ReplayConfig> CompleteReplayConfig(const ReplayConfig& config, co
 }
 
 absl::StatusOr<std::unique_ptr<CostModel>> NewReplayCostModel(const ReplayConfig& config, const Precision& precision,
-                                                              const ModelSpec& model, const GpuSpec& gpu,
+                                                              bool permutation, const ModelSpec& model,
+                                                              const GpuSpec& gpu,
                                                               std::shared_ptr<WorkTimes> times) {
   absl::StatusOr<std::unique_ptr<CostModel>> others =
-      config.has_measured() ? NewMeasuredCostModel(config.measured(), precision, model, gpu)
-                            : NewRooflineCostModel(config.roofline(), precision, model, gpu);
+      config.has_measured() ? NewMeasuredCostModel(config.measured(), precision, permutation, model, gpu)
+                            : NewRooflineCostModel(config.roofline(), precision, permutation, model, gpu);
   RETURN_IF_ERROR(others.status());
   for (const uint32_t layer : config.layers()) {
     if (layer < model.moe_layers()) continue;
@@ -366,7 +368,8 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewReplayCostModel(const ReplayConfig
                                                    model.moe_layers(), " MoE layers, from 0"));
   }
   ASSIGN_OR_RETURN(const GpuPeaks peaks, MakeGpuPeaks(gpu));
-  return std::make_unique<ReplayCostModel>(config, precision, model, gpu, peaks, *std::move(others), std::move(times));
+  return std::make_unique<ReplayCostModel>(config, precision, permutation, model, gpu, peaks, *std::move(others),
+                                           std::move(times));
 }
 
 }  // namespace epsim

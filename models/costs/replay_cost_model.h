@@ -25,7 +25,8 @@ absl::StatusOr<ReplayConfig> CompleteReplayConfig(const ReplayConfig& config, co
 //
 // REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT, `config` is complete.
 absl::StatusOr<std::unique_ptr<CostModel>> NewReplayCostModel(const ReplayConfig& config, const Precision& precision,
-                                                              const ModelSpec& model, const GpuSpec& gpu,
+                                                              bool permutation, const ModelSpec& model,
+                                                              const GpuSpec& gpu,
                                                               std::shared_ptr<WorkTimes> times);
 
 }  // namespace epsim

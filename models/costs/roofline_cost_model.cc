@@ -1,6 +1,7 @@
 #include "models/costs/roofline_cost_model.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,7 +40,7 @@ class RooflineCostModel final : public CostModel {
  public:
   // REQUIRES: `model` is valid, no type in `precision` is NUMBER_TYPE_DEFAULT, the GPU has what they need.
   RooflineCostModel(const GpuRates& rates, const Precision& precision, const ModelSpec& model,
-                    std::vector<std::string> notes)
+                    std::optional<RooflinePermutation> permutation, std::vector<std::string> notes)
       : model_(model),
         layers_(CountAttentionLayers(model)),
         context_attention_(NewContextAttention(model, rates, precision.other_weights(), precision.kv_cache())),
@@ -53,7 +54,7 @@ class RooflineCostModel final : public CostModel {
               ProjectionActivations(precision.other_weights())),
         sent_(precision.dispatch() != BF16 ? precision.dispatch() : precision.expert_activations()),
         quantize_(rates, 2.0 * model.hidden() + static_cast<double>(ActivationBytes(model.hidden(), sent_).count())),
-        experts_(rates, model, precision.expert_weights(), precision.expert_activations()),
+        experts_(rates, model, precision.expert_weights(), precision.expert_activations(), permutation),
         notes_(std::move(notes)) {
     if (model.has_linear_attention()) {
       linear_attention_ = NewLinearAttention(model, rates, precision.other_weights());
@@ -166,14 +167,16 @@ absl::Status CheckPrecision(const Precision& precision, const GpuSpec& gpu) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CostModel>> NewRooflineCostModel(const RooflineConfig& config,
-                                                                const Precision& precision, const ModelSpec& model,
-                                                                const GpuSpec& gpu) {
+                                                                const Precision& precision, bool permutation,
+                                                                const ModelSpec& model, const GpuSpec& gpu) {
   RETURN_IF_ERROR(ValidateModel(model));
   RETURN_IF_ERROR(CheckPrecision(precision, gpu));
   std::vector<std::string> notes;
   ASSIGN_OR_RETURN(const RooflineConfig complete, CompleteRooflineConfig(config, gpu, &notes));
   ASSIGN_OR_RETURN(const GpuRates rates, MakeGpuRates(complete, gpu));
-  return std::make_unique<RooflineCostModel>(rates, precision, model, std::move(notes));
+  std::optional<RooflinePermutation> permutes;
+  if (permutation) permutes.emplace(rates, model, precision.expert_activations(), complete.gemm_library());
+  return std::make_unique<RooflineCostModel>(rates, precision, model, permutes, std::move(notes));
 }
 
 }  // namespace epsim

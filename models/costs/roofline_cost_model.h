@@ -18,15 +18,14 @@ namespace epsim {
 //   router          norm, GEMM [experts, H] in bf16, top-k (2 * experts + 8 * top_k B)
 //   quantisation    a(H) + 2 * H B a token, in the type of dispatch or, where that is bf16, of expert activations
 //   head            norm (4 * H B), GEMM [vocabulary, H]
-//   routed experts  I = moe_intermediate; GroupedGemm [2 * I, H], SwiGLU (kernel_floor + pairs * (4 * I + a(I)) B),
-//                   GroupedGemm [H, I]; without tokens the floors remain.  Experts of unequal cost count by their
-//                   scale s: active = sum s, pairs = sum s * t, tiles s times as long; the floors are those of the
-//                   kernels and stay.
+//   routed experts  RooflineExperts (roofline_experts.h), with `permutation` and RooflinePermutation.  Experts of unequal
+//                   cost count by their scale s: active = sum s, pairs = sum s * t, tiles s times as long; the floors
+//                   are those of the kernels and stay.
 //
 // Payloads: dispatch a(H) in `precision.dispatch`, combine 2 * H.
 // REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT (CompleteCostConfig).
 absl::StatusOr<std::unique_ptr<CostModel>> NewRooflineCostModel(const RooflineConfig& config,
-                                                                const Precision& precision, const ModelSpec& model,
-                                                                const GpuSpec& gpu);
+                                                                const Precision& precision, bool permutation,
+                                                                const ModelSpec& model, const GpuSpec& gpu);
 
 }  // namespace epsim

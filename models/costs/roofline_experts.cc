@@ -11,11 +11,12 @@ double BytesOf(int64_t values, NumberType type) { return static_cast<double>(Act
 }  // namespace
 
 RooflineExperts::RooflineExperts(const GpuRates& rates, const ModelSpec& model, NumberType weights,
-                                 NumberType activations)
+                                 NumberType activations, std::optional<RooflinePermutation> permutation)
     : tile_tokens_(static_cast<uint32_t>(rates.tile_tokens)),
       gate_up_(rates, 2 * int64_t{model.moe_intermediate()}, model.hidden(), weights, activations),
       down_(rates, model.hidden(), model.moe_intermediate(), weights, activations),
-      swiglu_(rates, 4.0 * model.moe_intermediate() + BytesOf(model.moe_intermediate(), activations)) {}
+      swiglu_(rates, 4.0 * model.moe_intermediate() + BytesOf(model.moe_intermediate(), activations)),
+      permutation_(permutation) {}
 
 double RooflineExperts::Picoseconds(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const {
   const auto row_tiles_of = [this](int32_t tokens) {
@@ -47,13 +48,17 @@ double RooflineExperts::Picoseconds(absl::Span<const int32_t> tokens_per_slot, a
 double RooflineExperts::LeastPicoseconds(double active, double pairs, int gpus) const {
   active /= gpus;
   pairs /= gpus;
-  return gate_up_.floor() + gate_up_.LeastBeyondFloor(active, pairs) + swiglu_.Picoseconds(pairs) + down_.floor() +
-         down_.LeastBeyondFloor(active, pairs);
+  return gate_up_.floor() + gate_up_.LeastBeyondFloor(active, pairs) + down_.floor() +
+         down_.LeastBeyondFloor(active, pairs) + Streamed(pairs);
 }
 
 double RooflineExperts::Sum(double active, double pairs, double row_tiles, double scaled_row_tiles) const {
-  return gate_up_.floor() + gate_up_.BeyondFloor(active, pairs, row_tiles, scaled_row_tiles) +
-         swiglu_.Picoseconds(pairs) + down_.floor() + down_.BeyondFloor(active, pairs, row_tiles, scaled_row_tiles);
+  return gate_up_.floor() + gate_up_.BeyondFloor(active, pairs, row_tiles, scaled_row_tiles) + down_.floor() +
+         down_.BeyondFloor(active, pairs, row_tiles, scaled_row_tiles) + Streamed(pairs);
+}
+
+double RooflineExperts::Streamed(double pairs) const {
+  return swiglu_.Picoseconds(pairs) + (permutation_.has_value() ? permutation_->Picoseconds(pairs, pairs) : 0);
 }
 
 RooflinePermutation::RooflinePermutation(const GpuRates& rates, const ModelSpec& model, NumberType activations,

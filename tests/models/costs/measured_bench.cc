@@ -14,9 +14,9 @@ void MeasuredRoutedExperts(benchmark::State& state) {
   CostConfig config;
   config.mutable_precision()->set_expert_weights(FP8);
   config.mutable_measured()->set_fallback(MeasuredConfig::ROOFLINE);
-  config = *CompleteCostConfig(config);
+  config = *CompleteCostConfig(config, H200());
   const auto costs =
-      *NewMeasuredCostModel(StatedCalibration({model}), config.measured(), config.precision(), model, H200());
+      *NewMeasuredCostModel(StatedCalibration({model}), config.measured(), config.precision(), true, model, H200());
   std::vector<int32_t> tokens(state.range(0));
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 37 % 90);
   for (auto _ : state) {

@@ -25,7 +25,7 @@ Precision Types(NumberType type) {
   config.mutable_precision()->set_expert_weights(type);
   config.mutable_precision()->set_other_weights(type);
   config.mutable_precision()->set_dispatch(IsEightBit(type) ? type : BF16);
-  return CompleteCostConfig(config)->precision();
+  return CompleteCostConfig(config, H200())->precision();
 }
 
 MeasuredConfig Fallback(const std::string& more = "") {
@@ -35,8 +35,8 @@ MeasuredConfig Fallback(const std::string& more = "") {
 }
 
 std::unique_ptr<CostModel> Measured(const Calibration& calibration, const ModelSpec& model, NumberType type = BF16,
-                                    const MeasuredConfig& config = Fallback()) {
-  auto costs = NewMeasuredCostModel(calibration, config, Types(type), model, H200());
+                                    const MeasuredConfig& config = Fallback(), bool permutation = true) {
+  auto costs = NewMeasuredCostModel(calibration, config, Types(type), permutation, model, H200());
   EXPECT_TRUE(costs.ok()) << costs.status();
   return *std::move(costs);
 }
@@ -172,7 +172,7 @@ TEST(MeasuredCostModel, WithoutAFallbackItListsWhatIsMissing) {
   const ModelSpec model = *FindModel("deepseek-v3");
   Calibration calibration = StatedCalibration({model});
   const auto status = [&](NumberType type) {
-    return NewMeasuredCostModel(calibration, *CompleteMeasuredConfig({}, H200()), Types(type), model, H200())
+    return NewMeasuredCostModel(calibration, *CompleteMeasuredConfig({}, H200()), Types(type), true, model, H200())
         .status()
         .message();
   };
@@ -202,8 +202,7 @@ TEST(MeasuredCostModel, PermutationIsWhatItTakesLonger) {
   const Calibration calibration = StatedCalibration({model});
   const std::vector<int32_t> tokens(32, 40);
   const Duration with = Measured(calibration, model)->RoutedExperts(tokens).time;
-  const Duration without =
-      Measured(calibration, model, BF16, Fallback("permutation: false"))->RoutedExperts(tokens).time;
+  const Duration without = Measured(calibration, model, BF16, Fallback(), false)->RoutedExperts(tokens).time;
   // 1,280 rows there and back, 14,336 B each, read and written, and two launches.
   EXPECT_GT(Microseconds(with - without), 2 * 2 + 4 * 1280 * 14336 / 4.8e6);
   EXPECT_LT(Microseconds(with - without), 3 * (2 * 2 + 4 * 1280 * 14336 / 4.8e6));
@@ -268,7 +267,7 @@ TEST(MeasuredCostModel, ATableOfAnotherGpuIsNoted) {
   const ModelSpec model = *FindModel("deepseek-v3");
   GpuSpec gpu = H200();
   gpu.set_memory("80 GB");
-  const auto costs = NewMeasuredCostModel(StatedCalibration({model}), Fallback(), Types(BF16), model, gpu);
+  const auto costs = NewMeasuredCostModel(StatedCalibration({model}), Fallback(), Types(BF16), true, model, gpu);
   ASSERT_TRUE(costs.ok());
   EXPECT_THAT((*costs)->notes(), testing::Contains(HasSubstr("another GPU")));
 }

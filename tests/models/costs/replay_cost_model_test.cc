@@ -33,9 +33,10 @@ absl::Status Execute(const CostModel& costs, const Histograms& layers, const Sto
 
 class Replay : public testing::Test {
  protected:
-  std::unique_ptr<CostModel> New(const std::string& config, bool has_gpu = true) {
+  std::unique_ptr<CostModel> New(const std::string& config, bool has_gpu = true, bool permutation = true) {
     CostConfig costs;
     EXPECT_TRUE(ParseTextProto("replay { " + config + " }", "test", &costs).ok());
+    costs.set_permutation(permutation);
     auto model =
         NewCostModel(costs, *FindModel("deepseek-v3"), H200(),
                      std::make_shared<WorkTimes>([this, has_gpu]() -> absl::StatusOr<std::unique_ptr<KernelClock>> {
@@ -76,7 +77,7 @@ double ExpertMicroseconds(std::vector<int32_t> tokens) {
 }
 
 TEST_F(Replay, WhatWasExecutedIsThatTime) {
-  const auto costs = New("permutation: false");
+  const auto costs = New("", true, false);
   ASSERT_TRUE(Execute(*costs, {{1, 2, 3, 4, 0, 0, 9, 200}}).ok());
   for (const std::vector<int32_t>& rank : {std::vector<int32_t>{1, 2, 3, 4}, {0, 0, 9, 200}, {0, 0, 0, 0}}) {
     const Cost cost = costs->RoutedExperts(rank);
@@ -87,7 +88,7 @@ TEST_F(Replay, WhatWasExecutedIsThatTime) {
 }
 
 TEST_F(Replay, AnythingElseIsExtendedFromIt) {
-  const auto costs = New("permutation: false");
+  const auto costs = New("", true, false);
   ASSERT_TRUE(Execute(*costs, {{1, 2, 3, 4, 30, 30, 30, 30}}).ok());
   const Cost cost = costs->RoutedExperts({15, 15, 15, 15});
   EXPECT_EQ(cost.source, CostSource::kExtended);
@@ -113,7 +114,7 @@ TEST_F(Replay, PermutationRunsAsWell) {
 
 // Floors: 2.  Router: norm, gate and kernel, once for both ranks.  Experts: 2 distinct of 4.
 TEST_F(Replay, EachDistinctWorkRunsOnce) {
-  const auto costs = New("permutation: false");
+  const auto costs = New("", true, false);
   ASSERT_TRUE(Execute(*costs, {{1, 2, 3, 4, 5, 6, 7, 8}, {5, 6, 7, 8, 1, 2, 3, 4}}).ok());
   EXPECT_EQ(clock_->calls, 2 + 3 + 2);
   ASSERT_TRUE(Execute(*costs, {{1, 2, 3, 4, 5, 6, 7, 8}, {5, 6, 7, 8, 1, 2, 3, 4}}).ok());
@@ -121,7 +122,7 @@ TEST_F(Replay, EachDistinctWorkRunsOnce) {
 }
 
 TEST_F(Replay, ChosenStepsLayersAndRanksRun) {
-  const auto costs = New("permutation: false every_steps: 2 layers: 1 ranks: 0");
+  const auto costs = New("every_steps: 2 layers: 1 ranks: 0", true, false);
   ASSERT_TRUE(Execute(*costs, {{1, 2, 3, 4, 5, 6, 7, 8}, {9, 10, 11, 12, 13, 14, 15, 16}}).ok());
   EXPECT_EQ(costs->RoutedExperts({9, 10, 11, 12}).source, CostSource::kReplay);
   EXPECT_EQ(costs->RoutedExperts({13, 14, 15, 16}).source, CostSource::kExtended);
@@ -133,7 +134,7 @@ TEST_F(Replay, ChosenStepsLayersAndRanksRun) {
 }
 
 TEST_F(Replay, NoMoreThanTheMostWorksRun) {
-  const auto costs = New("permutation: false most_works: 4");
+  const auto costs = New("most_works: 4", true, false);
   ASSERT_TRUE(Execute(*costs, {{1, 2, 3, 4, 5, 6, 7, 8}, {9, 10, 11, 12, 13, 14, 15, 16}}).ok());
   EXPECT_EQ(costs->RoutedExperts({1, 2, 3, 4}).source, CostSource::kReplay);
   EXPECT_EQ(costs->RoutedExperts({5, 6, 7, 8}).source, CostSource::kExtended);

@@ -157,6 +157,21 @@ TEST(RooflineRoutedExpertsTest, ScalesOfSlotsWithoutTokensAndOfOneDoNotMatter) {
   EXPECT_NEAR(Scaled({0, 0}, {3, 4}), 7'000'000, 1);
 }
 
+// 20 rows of 512 B there, read and written, and back, and two kernels; by Triton the rows are read where they are.
+TEST(RooflineRoutedExpertsTest, RowsMayBePermuted) {
+  const auto beyond = [](const std::string& roofline) {
+    CostConfig config = RoundConfig();
+    EXPECT_TRUE(roofline.empty() || SetField(roofline, config.mutable_roofline()).ok());
+    const Duration without = RoundCosts(config)->RoutedExperts(kHistogram).time;
+    config.set_permutation(true);
+    const auto costs = RoundCosts(config);
+    EXPECT_GE(costs->RoutedExperts(kHistogram).time, costs->LeastExperts(2, 20, 1).time);
+    return (costs->RoutedExperts(kHistogram).time - without).count();
+  };
+  EXPECT_EQ(beyond(""), 2'000'000 + 2 * 2 * 20 * 512);
+  EXPECT_EQ(beyond("gemm_library=TRITON"), 1'000'000 + 2 * 20 * 512);
+}
+
 TEST(RooflineRoutedExpertsDeathTest, EverySlotHasAScale) {
   EXPECT_DEATH(RoundCosts()->RoutedExperts({1, 2, 3}, {1, 1}), "scale.size");
 }

@@ -1,7 +1,7 @@
 // A GPU and a model whose costs can be worked out by hand: 1 ps a byte, no time for an operation unless a test says how
 // much.  Kernels start in 1 us, grouped GEMMs in 3 us, latent attention in decode in 5 us.  One SM takes tiles of 16 rows
 // one after the other, each of them as it comes: all of a product with n a multiple of 16 takes 2 * rows * n * k
-// operations.
+// operations.  Rows are not permuted.
 #pragma once
 
 #include <cmath>
@@ -31,7 +31,7 @@ inline GpuSpec RoundGpu() {
 inline double Both(double memory, double tiles) { return std::sqrt(memory * memory + tiles * tiles); }
 
 inline CostConfig RoundConfig(const std::string& precision = "") {
-  return Parse<CostConfig>("precision { " + precision + R"( }
+  return Parse<CostConfig>("permutation: false precision { " + precision + R"( }
       roofline {
         gemm { memory_efficiency: 1 compute_efficiency: 1 floor: "1 us" grouped_floor: "3 us" tile_start: "0 us"
                sm_bandwidth: "900000 TB/s" tile_tokens: 16 widest_tile: 128 }
