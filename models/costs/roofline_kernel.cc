@@ -102,8 +102,7 @@ absl::StatusOr<GpuRates> MakeGpuRates(const RooflineConfig& complete, const GpuS
   return rates;
 }
 
-Tiles::Tiles(const GpuRates& rates, int64_t batch, int64_t n, int64_t k, NumberType weights, NumberType activations)
-    : least_row_(std::numeric_limits<double>::infinity()) {
+Tiles::Tiles(const GpuRates& rates, int64_t batch, int64_t n, int64_t k, NumberType weights, NumberType activations) {
   if (n == 0 || k == 0) return;  // The model has no such matrix.
   const double flop = rates.PerFlop(Wider(weights, activations)) * rates.sms;
   const auto rows = static_cast<double>(rates.tile_tokens);
