@@ -117,16 +117,12 @@ add_library_folder() { LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$1 &
 for folder in /usr/local/nvidia/lib64 /usr/local/nvidia/lib; do
   [ ! -d "$folder" ] || add_library_folder "$folder"
 done
-cublas=libcublasLt.so.13
-if ! ldconfig -p 2>/dev/null | grep -q "$cublas" && ! ls /usr/local/cuda/lib64/$cublas >/dev/null 2>&1; then
-  found=$(timeout 30 find /usr/local /opt /usr/lib /root /home -name "$cublas" -print -quit 2>/dev/null)
+for library in libcublasLt.so.13 libcublas.so.13; do  # As Python packages they may lie in folders of their own.
+  [ ! -e "/usr/local/cuda/lib64/$library" ] || continue
+  [ -z "$(ldconfig -p 2>/dev/null | grep -F "$library ")" ] || continue
+  found=$(timeout 30 find /usr/local /opt /usr/lib /root /home -name "$library" -print -quit 2>/dev/null)
   [ -z "$found" ] || add_library_folder "$(dirname "$found")"
-fi
-# libcublas.so.13 may lie elsewhere when both come as Python packages.
-if ! ldconfig -p 2>/dev/null | grep -q libcublas.so.13 && ! ls /usr/local/cuda/lib64/libcublas.so.13 >/dev/null 2>&1; then
-  found=$(timeout 30 find /usr/local /opt /usr/lib /root /home -name libcublas.so.13 -print -quit 2>/dev/null)
-  [ -z "$found" ] || add_library_folder "$(dirname "$found")"
-fi
+done
 
 {
   echo "epsim $version"
@@ -164,8 +160,8 @@ step() {
   [ "$status" = ok ] || failed=1
   rows+=("$(printf '%-34s %4d s  %s' "$name" $((SECONDS - begun)) "$status")")
   if [ "$status" != ok ]; then
-    rows+=("$(grep -E 'Failure|FAILED|rror|Skipped|: there is|unknown|no command' "$step_output" | head -n 4 | cut -c1-200 |
-      sed 's/^/    /')")
+    rows+=("$(grep -E 'Failure|FAILED|rror|Skipped|: there is|no command' "$step_output" | head -n 4 |
+      cut -c1-200 | sed 's/^/    /')")
   fi
   [ "$status" = ok ]
 }

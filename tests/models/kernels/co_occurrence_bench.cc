@@ -16,12 +16,16 @@ constexpr size_t kTokens = 8192, kTopK = 8, kExperts = 256;
 
 void CoOccurrence(benchmark::State& state) {
   const tbb::global_control one(tbb::global_control::max_allowed_parallelism, 1);
-  const std::vector<int32_t> ids = DrawIds(kTokens, kTopK, kExperts, "co_occurrence_bench");
+  const size_t sets = RotatingSets(kTokens * kTopK * 4);
+  const std::vector<std::vector<int32_t>> ids(sets, DrawIds(kTokens, kTopK, kExperts, "co_occurrence_bench"));
   std::vector<int32_t> counts(kExperts * kExperts);
+  size_t set = 0;
   for (auto _ : state) {
     EPSIM_CHECK(
-        CountCoOccurrence({.tokens = kTokens, .experts = kExperts, .top_k = kTopK}, ids, absl::MakeSpan(counts)).ok());
+        CountCoOccurrence({.tokens = kTokens, .experts = kExperts, .top_k = kTopK}, ids[set], absl::MakeSpan(counts))
+            .ok());
     benchmark::ClobberMemory();
+    set = (set + 1) % sets;
   }
   state.SetItemsProcessed(state.iterations() * kTokens);
 }

@@ -23,7 +23,7 @@ void ExpertChoiceTwin(benchmark::State& state) {
                                        .top_k = kTopK,
                                        .capacity = ExpertCapacity(1.25, kTokens, kTopK, kExperts)};
   const std::vector<float> popularity = DrawNormal(kExperts, 0.3, "expert_choice_twin_bench/popularity");
-  const size_t sets = RotatingSets(kRead + kWritten);
+  const size_t sets = RotatingSets(kRead);
   std::vector<std::vector<float>> scores(sets, DrawNormal(kTokens * kExperts, 1, "expert_choice_twin_bench"));
   for (std::vector<float>& set : scores) {
     for (size_t i = 0; i < set.size(); ++i) set[i] += popularity[i % kExperts];

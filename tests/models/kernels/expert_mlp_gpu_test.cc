@@ -4,10 +4,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
+#include <iostream>
 #include <memory>
 #include <ostream>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "engine/status_macros.h"
@@ -17,6 +21,7 @@
 #include "models/kernels/device_buffer.h"
 #include "models/kernels/gpu_device.h"
 #include "models/kernels/graph_timer.h"
+#include "models/kernels/random_data.h"
 #include "tests/models/kernels/expert_mlp_case.h"
 
 namespace epsim {
@@ -172,6 +177,88 @@ INSTANTIATE_TEST_SUITE_P(Grouped, ExpertMlpGpuTest,
                              ExpertMlpGpu::Calls::kGrouped,
                              1}),
                          Name);
+
+// DeepSeek-V3's experts, in all ways that there are: they agree, and the log has the time of each.
+class DeepSeekV3ExpertsGpuTest : public testing::TestWithParam<std::tuple<NumberType, int>> {};
+
+TEST_P(DeepSeekV3ExpertsGpuTest, EveryWayGivesTheSame) {
+  if (!Gpu().ok()) GTEST_SKIP() << Gpu().status();
+  const auto [values, most_tokens] = GetParam();
+#ifdef EPSIM_GPU_ON_CPU  // As much as the stand-in can do.
+  const int64_t hidden = 256, inter = 128;
+  const int tokens = std::min(most_tokens, 5), replays = 1;
+#else
+  const int64_t hidden = 7168, inter = 2048;
+  const int tokens = most_tokens, replays = 11;
+#endif
+  const ExpertMlpShape shape = {
+      .hidden = hidden, .inter = inter, .values = values, .tokens_per_slot = std::vector<int>(8, tokens)};
+  if (const absl::Status possible = ExpertMlpGpu::Check(**Gpu(), shape); !possible.ok()) GTEST_SKIP() << possible;
+  const absl::Status status = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(GraphTimer timer, GraphTimer::Create());
+    const ExpertMlpLayout layout(shape);
+    const auto draw = [&](int64_t count, int64_t scale_count, float largest, uint64_t seed,
+                          DeviceBuffer<uint8_t>* matrix, DeviceBuffer<float>* scales) -> absl::Status {
+      ASSIGN_OR_RETURN(*matrix, DeviceBuffer<uint8_t>::Allocate(count * (values == FP8 ? 1 : 2)));
+      if (values == BF16) {
+        return DrawBf16(reinterpret_cast<uint16_t*>(matrix->data()), count, -largest, largest, seed, timer.stream());
+      }
+      ASSIGN_OR_RETURN(*scales, DeviceBuffer<float>::Allocate(scale_count));
+      RETURN_IF_ERROR(DrawFp8(matrix->data(), count, seed, timer.stream()));
+      return DrawFloats(scales->data(), scale_count, 0.5f * largest / 448, 1.5f * largest / 448, seed + 1,
+                        timer.stream());
+    };
+    OnDevice device;
+    RETURN_IF_ERROR(
+        draw(layout.rows() * shape.hidden, layout.row_scales(shape.hidden), 2, 1, &device.x, &device.x_scales));
+    RETURN_IF_ERROR(draw(8 * 2 * shape.inter * shape.hidden, 8 * WeightScales(2 * shape.inter, shape.hidden), 0.02f, 3,
+                         &device.gate_up, &device.gate_up_scales));
+    RETURN_IF_ERROR(draw(8 * shape.hidden * shape.inter, 8 * WeightScales(shape.hidden, shape.inter), 0.04f, 5,
+                         &device.down, &device.down_scales));
+    ASSIGN_OR_RETURN(device.y, DeviceBuffer<uint16_t>::Allocate(layout.rows() * shape.hidden));
+    RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(timer.stream()), "random experts"));
+    std::vector<double> first;
+    for (const auto& [calls, streams] :
+         {std::pair(ExpertMlpGpu::Calls::kPerSlot, 1), std::pair(ExpertMlpGpu::Calls::kPerSlot, 2),
+          std::pair(ExpertMlpGpu::Calls::kPerSlot, 4), std::pair(ExpertMlpGpu::Calls::kPerSlot, 8),
+          std::pair(ExpertMlpGpu::Calls::kGrouped, 1)}) {
+      const bool grouped = calls == ExpertMlpGpu::Calls::kGrouped;
+      if (grouped && values == FP8) continue;
+      ASSIGN_OR_RETURN(const auto mlp, ExpertMlpGpu::Create(**Gpu(), shape, calls, streams));
+      ASSIGN_OR_RETURN(const int binding, mlp->Bind(device.inputs(), device.y.data()));
+      RETURN_IF_ERROR(mlp->Launch(binding, timer.stream()));
+      RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(timer.stream()), "the launch"));
+      ASSIGN_OR_RETURN(const OwnedGraphExec graph,
+                       CaptureGraph(timer.stream(), [&] { return mlp->Launch(binding, timer.stream()); }));
+      RETURN_IF_ERROR(Poison(device.y));
+      ASSIGN_OR_RETURN(std::vector<double> times, timer.Replay(graph.get(), replays));
+      std::sort(times.begin(), times.end());
+#ifndef EPSIM_GPU_ON_CPU  // Whose times are none.
+      std::cout << NumberType_Name(values) << " 8x" << tokens << (grouped ? ", grouped call" : ", a call per product")
+                << ", " << streams << " streams: " << times[times.size() / 2] << " us" << std::endl;
+#endif
+      std::vector<uint16_t> y(static_cast<size_t>(device.y.size()));
+      RETURN_IF_ERROR(CopyToHost(device.y, y.data()));
+      std::vector<double> mine(y.size(), std::nan(""));  // Without padding.
+      for (int64_t slot = 0; slot < layout.slots(); ++slot) {
+        const int64_t begin = layout.row_begin(slot) * shape.hidden;
+        for (int64_t i = begin; i < begin + tokens * shape.hidden; ++i) {
+          mine[static_cast<size_t>(i)] = static_cast<double>(FloatOfBf16(y[static_cast<size_t>(i)]));
+        }
+      }
+      if (first.empty()) first = mine;
+      EXPECT_LT(RelativeError(y, first), 1e-2) << "in " << streams << " streams" << (grouped ? ", grouped" : "");
+    }
+    return absl::OkStatus();
+  }();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+INSTANTIATE_TEST_SUITE_P(Tokens, DeepSeekV3ExpertsGpuTest,
+                         testing::Combine(testing::Values(BF16, FP8), testing::Values(512, 1)), [](const auto& info) {
+                           return NumberType_Name(std::get<0>(info.param)) + "_8x" +
+                                  std::to_string(std::get<1>(info.param));
+                         });
 
 }  // namespace
 }  // namespace epsim

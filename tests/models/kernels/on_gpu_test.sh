@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# models/kernels/on_gpu.sh: the bundle is small, its programs find all but the C library in it, and where there is no GPU
-# a run of it fails, says so and leaves its log.
+# models/kernels/on_gpu.sh: the bundle is small, its programs find all but the C library in it, and where there is no
+# GPU a run of it fails, says so and leaves its log.
 # on_gpu_test.sh BUILD FOLDER
 set -euo pipefail
 build=$1 folder=$2

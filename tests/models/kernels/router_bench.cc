@@ -18,7 +18,7 @@ constexpr size_t kRead = kTokens * kExperts * 4, kWritten = kTokens * kTopK * 8;
 void Router(benchmark::State& state, RouterOptions options, bool biased) {
   const tbb::global_control one(tbb::global_control::max_allowed_parallelism, 1);
   options.tokens = kTokens, options.experts = kExperts, options.top_k = kTopK;
-  const size_t sets = RotatingSets(kRead + kWritten);
+  const size_t sets = RotatingSets(kRead);
   std::vector<std::vector<float>> logits(sets, DrawNormal(kTokens * kExperts, 1.5, "router_bench"));
   const std::vector<float> bias = biased ? DrawNormal(kExperts, 0.1, "router_bench/bias") : std::vector<float>();
   std::vector<int32_t> ids(kTokens * kTopK);
