@@ -308,9 +308,9 @@ absl::StatusOr<ResolvedExperiment> ResolveExperiment(const ExperimentRequest& re
   if (!experiment->costs().has_permutation()) {
     experiment->mutable_costs()->set_permutation(!experiment->communication().has_deepep_low_latency());
   }
-  absl::StatusOr<CostConfig> costs = CompleteCostConfig(experiment->costs(), manifest.platform().gpu());
-  if (!costs.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", costs.status().message()));
-  *experiment->mutable_costs() = *std::move(costs);
+  absl::StatusOr<CostConfig> complete = CompleteCostConfig(experiment->costs(), manifest.platform().gpu());
+  if (!complete.ok()) return absl::InvalidArgumentError(absl::StrCat(file, ": ", complete.status().message()));
+  *experiment->mutable_costs() = *std::move(complete);
   if (trace != nullptr) {
     RETURN_IF_ERROR(CheckTraceFitsModel(*trace, manifest.model()));
     RETURN_IF_ERROR(CheckTraceFitsRouting(experiment->routing(), resolved.trace_path, trace->header()));

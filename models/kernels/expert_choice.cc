@@ -124,11 +124,9 @@ __attribute__((target("avx2,popcnt,bmi"))) void ListTokensAvx2(const Choice& cho
 }
 #endif
 
-Parts FastestParts() {
+Parts PartsOf([[maybe_unused]] VectorSet vectors) {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
-    return {&TakeBlockAvx2, &ListTokensAvx2};
-  }
+  if (UseAvx2(vectors)) return {&TakeBlockAvx2, &ListTokensAvx2};
 #endif
   return {&TakeBlockPortable, &ListTokensPortable};
 }
@@ -157,7 +155,8 @@ absl::Status CanImplement(const ExpertChoiceOptions& options) {
 }
 
 absl::Status ChooseByExperts(const ExpertChoiceOptions& options, absl::Span<const float> scores,
-                             absl::Span<int32_t> ids, absl::Span<int32_t> counts, absl::Span<float> weights) {
+                             absl::Span<int32_t> ids, absl::Span<int32_t> counts, absl::Span<float> weights,
+                             VectorSet vectors) {
   RETURN_IF_ERROR(CanImplement(options));
   const size_t tokens = static_cast<size_t>(options.tokens), top_k = static_cast<size_t>(options.top_k);
   EPSIM_CHECK(scores.size() == tokens * static_cast<size_t>(options.experts) && counts.size() == tokens);
@@ -170,7 +169,7 @@ absl::Status ChooseByExperts(const ExpertChoiceOptions& options, absl::Span<cons
   thread_local Workspace kept;
   Workspace& work = kept;
   if (work.tops.size() < static_cast<size_t>(blocks)) work.tops.resize(static_cast<size_t>(blocks));
-  static const Parts parts = FastestParts();
+  const Parts parts = PartsOf(vectors);
   Choice choice = {.options = options,
                    .scores = scores.data(),
                    .tops = work.tops.data(),

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "models/kernels/vector_set.h"
 
 namespace epsim {
 
@@ -36,6 +37,7 @@ absl::Status CanImplement(const ExpertChoiceOptions& options);
 // scores: [tokens, experts].  Out: ids [tokens, top_k], -1 behind the token's last; counts [tokens], how many there
 // are; weights [tokens, top_k], the scores of those experts (of -0: 0), 0 behind the last.  Fails as CanImplement does.
 absl::Status ChooseByExperts(const ExpertChoiceOptions& options, absl::Span<const float> scores,
-                             absl::Span<int32_t> ids, absl::Span<int32_t> counts, absl::Span<float> weights);
+                             absl::Span<int32_t> ids, absl::Span<int32_t> counts, absl::Span<float> weights,
+                             VectorSet vectors = VectorSet::kFastest);
 
 }  // namespace epsim

@@ -94,9 +94,9 @@ __attribute__((target("avx2"))) void ReturnAvx2(const Return& work, size_t begin
 }
 #endif
 
-ReturnFunction FastestReturn() {
+ReturnFunction ReturnOf([[maybe_unused]] VectorSet vectors) {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) return &ReturnAvx2;
+  if (UseAvx2(vectors)) return &ReturnAvx2;
 #endif
   return &ReturnPortable;
 }
@@ -203,7 +203,7 @@ absl::Status PermuteRows(const PermuteOptions& options, const RowBytes& bytes, a
 
 absl::Status UnpermuteRows(const PermuteOptions& options, int hidden, absl::Span<const int32_t> rows,
                            absl::Span<const float> weights, absl::Span<const uint16_t> permuted,
-                           absl::Span<uint16_t> out) {
+                           absl::Span<uint16_t> out, VectorSet vectors) {
   RETURN_IF_ERROR(CanImplement(options));
   RETURN_IF_ERROR(CheckHidden(hidden));
   const size_t tokens = static_cast<size_t>(options.tokens), pairs = tokens * static_cast<size_t>(options.top_k);
@@ -218,7 +218,7 @@ absl::Status UnpermuteRows(const PermuteOptions& options, int hidden, absl::Span
                        .weights = weights.data(),
                        .permuted = permuted.data(),
                        .out = out.data()};
-  static const ReturnFunction return_tokens = FastestReturn();
+  const ReturnFunction return_tokens = ReturnOf(vectors);
   tbb::parallel_for(tbb::blocked_range<size_t>(0, tokens, kGrain),
                     [&](const auto& range) { return_tokens(work, range.begin(), range.end()); });
   return absl::OkStatus();

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "models/kernels/vector_set.h"
 
 namespace epsim {
 
@@ -55,7 +56,7 @@ absl::Status PermuteRows(const PermuteOptions& options, const RowBytes& bytes, a
 // hidden: a multiple of 8.  A token without rows gets zeros.
 absl::Status UnpermuteRows(const PermuteOptions& options, int hidden, absl::Span<const int32_t> rows,
                            absl::Span<const float> weights, absl::Span<const uint16_t> permuted,
-                           absl::Span<uint16_t> out);
+                           absl::Span<uint16_t> out, VectorSet vectors = VectorSet::kFastest);
 
 // Ok, or why rows of that length cannot be moved.
 absl::Status CheckRowBytes(const RowBytes& bytes);

@@ -193,11 +193,9 @@ __attribute__((target("avx2,popcnt,bmi"))) void RouteAvx2(const RouterOptions& o
 }
 #endif
 
-RangeFunction FastestRange() {
+RangeFunction RangeOf([[maybe_unused]] VectorSet vectors) {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
-    return &RouteAvx2;
-  }
+  if (UseAvx2(vectors)) return &RouteAvx2;
 #endif
   return &RoutePortable;
 }
@@ -232,13 +230,13 @@ absl::Status CanImplement(const RouterOptions& options) {
 }
 
 absl::Status RouteTokens(const RouterOptions& options, absl::Span<const float> logits, absl::Span<const float> bias,
-                         absl::Span<int32_t> ids, absl::Span<float> weights) {
+                         absl::Span<int32_t> ids, absl::Span<float> weights, VectorSet vectors) {
   RETURN_IF_ERROR(CanImplement(options));
   const size_t tokens = static_cast<size_t>(options.tokens), top_k = static_cast<size_t>(options.top_k);
   EPSIM_CHECK(logits.size() == tokens * static_cast<size_t>(options.experts));
   EPSIM_CHECK(bias.empty() || bias.size() == static_cast<size_t>(options.experts));
   EPSIM_CHECK(ids.size() == tokens * top_k && weights.size() == tokens * top_k);
-  static const RangeFunction route = FastestRange();
+  const RangeFunction route = RangeOf(vectors);
   constexpr int kGrain = 256;
   tbb::parallel_for(tbb::blocked_range<int>(0, options.tokens, kGrain), [&](const tbb::blocked_range<int>& range) {
     route(options, logits.data(), bias.empty() ? nullptr : bias.data(), range.begin(), range.end(), ids.data(),

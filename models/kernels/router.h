@@ -30,6 +30,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "models/kernels/vector_set.h"
 
 namespace epsim {
 
@@ -55,8 +56,7 @@ inline constexpr int kMostRouterGroups = 32;
 absl::Status CanImplement(const RouterOptions& options);
 
 // logits: [tokens, experts], bias: [experts] or empty, ids and weights: [tokens, top_k].  Fails as CanImplement does.
-// Every instruction set gives the same.
 absl::Status RouteTokens(const RouterOptions& options, absl::Span<const float> logits, absl::Span<const float> bias,
-                         absl::Span<int32_t> ids, absl::Span<float> weights);
+                         absl::Span<int32_t> ids, absl::Span<float> weights, VectorSet vectors = VectorSet::kFastest);
 
 }  // namespace epsim

@@ -73,13 +73,14 @@ void ExpectEqual(const ChosenByExperts& got, const ChosenByExperts& expected) {
   EXPECT_EQ(got.weights, expected.weights);
 }
 
-ChosenByExperts Twin(const ExpertChoiceOptions& o, const std::vector<float>& scores) {
+ChosenByExperts Twin(const ExpertChoiceOptions& o, const std::vector<float>& scores,
+                     VectorSet vectors = VectorSet::kFastest) {
   const size_t size = static_cast<size_t>(o.tokens) * static_cast<size_t>(o.top_k);
   ChosenByExperts twin{std::vector<int32_t>(size, -7), std::vector<int32_t>(static_cast<size_t>(o.tokens), -7),
                        std::vector<float>(size, -7)};
-  EXPECT_TRUE(
-      ChooseByExperts(o, scores, absl::MakeSpan(twin.ids), absl::MakeSpan(twin.counts), absl::MakeSpan(twin.weights))
-          .ok());
+  EXPECT_TRUE(ChooseByExperts(o, scores, absl::MakeSpan(twin.ids), absl::MakeSpan(twin.counts),
+                              absl::MakeSpan(twin.weights), vectors)
+                  .ok());
   return twin;
 }
 
@@ -88,6 +89,7 @@ void ExpectAsDefined(const ExpertChoiceOptions& options, const std::vector<float
                             ", capacity ", options.capacity));
   const ChosenByExperts defined = Defined(options, scores);
   ExpectEqual(Twin(options, scores), defined);
+  ExpectEqual(Twin(options, scores, VectorSet::kPortable), defined);
   for (const bool plain : {false, true}) {
     SCOPED_TRACE(plain ? "plain" : "fused");
     const auto run = kernel_runs::ChooseByExperts(options, scores, plain);

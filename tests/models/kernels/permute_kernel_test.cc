@@ -179,6 +179,11 @@ TEST_F(PermuteKernel, WeightedReturn) {
     }
     std::vector<uint16_t> twin(static_cast<size_t>(tokens) * width, 0xdead);
     EXPECT_TRUE(UnpermuteRows(options, hidden, plan.rows, weights, permuted, absl::MakeSpan(twin)).ok());
+    std::vector<uint16_t> portable(twin.size(), 0xdead);
+    EXPECT_TRUE(
+        UnpermuteRows(options, hidden, plan.rows, weights, permuted, absl::MakeSpan(portable), VectorSet::kPortable)
+            .ok());
+    EXPECT_EQ(twin, portable);
     const auto run = kernel_runs::UnpermuteRows(options, hidden, plan.rows, weights, permuted);
     ASSERT_TRUE(run.ok()) << run.status();
     EXPECT_EQ(*run, twin);

@@ -34,8 +34,16 @@ class RouterKernel : public testing::Test {
 
 Routed Twin(const RouterOptions& options, const std::vector<float>& logits, const std::vector<float>& bias) {
   const size_t size = static_cast<size_t>(options.tokens * options.top_k);
-  Routed twin{std::vector<int32_t>(size, -7), std::vector<float>(size, kNan)};
+  Routed twin{std::vector<int32_t>(size, -7), std::vector<float>(size, 7)}, portable = twin;
   EXPECT_TRUE(RouteTokens(options, logits, bias, absl::MakeSpan(twin.ids), absl::MakeSpan(twin.weights)).ok());
+  EXPECT_TRUE(RouteTokens(options, logits, bias, absl::MakeSpan(portable.ids), absl::MakeSpan(portable.weights),
+                          VectorSet::kPortable)
+                  .ok());
+  EXPECT_EQ(twin.ids, portable.ids);
+  for (size_t i = 0; i < size; ++i) {
+    EXPECT_TRUE(twin.weights[i] == portable.weights[i] ||
+                (std::isnan(twin.weights[i]) && std::isnan(portable.weights[i])));
+  }
   return twin;
 }
 
