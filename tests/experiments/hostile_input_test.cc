@@ -119,7 +119,7 @@ TEST_F(HostileInput, ARunOfMonthsIsRefused) {
 
 TEST_F(HostileInput, WrongFlagsAreNamedInOneLine) {
   const std::string commands =
-      "; the commands are run, compare, check, list, place, maxload, validate, fit, trace (see `epsim --help`)";
+      "; the commands are run, compare, check, list, place, maxload, validate, fit, calibrate, trace (see `epsim --help`)";
   ExpectProblem("", 2, {"epsim: no command after `epsim`" + commands});
   ExpectProblem("rum", 2, {"epsim: `epsim` has no command \"rum\"" + commands});
   ExpectProblem("--nonsense", 2, {"epsim: `epsim` has no flag --nonsense" + commands});

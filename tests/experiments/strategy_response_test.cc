@@ -84,14 +84,15 @@ double Total(const RunReport& report) {
   return std::accumulate(report.step_time_us.begin(), report.step_time_us.end(), 0.0);
 }
 
-// No step of `changed` is slower than in `base`, but for a picosecond an exchange; returns how many are faster.
-int FasterSteps(const RunReport& base, const RunReport& changed) {
+// No step of `changed` is slower than in `base`, but for a picosecond an exchange and `slack` of the step; returns how
+// many are faster.
+int FasterSteps(const RunReport& base, const RunReport& changed, double slack = 0) {
   constexpr double kRoundingUs = 1e-4;
   EXPECT_EQ(base.step_time_us.size(), 12u);
   EXPECT_EQ(base.step_time_us.size(), changed.step_time_us.size());
   int faster = 0;
   for (size_t i = 0; i < base.step_time_us.size(); ++i) {
-    EXPECT_LE(changed.step_time_us[i], base.step_time_us[i] + kRoundingUs) << "step " << i;
+    EXPECT_LE(changed.step_time_us[i], (1 + slack) * base.step_time_us[i] + kRoundingUs) << "step " << i;
     faster += changed.step_time_us[i] < base.step_time_us[i] - kRoundingUs;
   }
   return faster;
@@ -144,12 +145,13 @@ INSTANTIATE_TEST_SUITE_P(Strategies, StrategyResponse,
                            return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param);
                          });
 
-// A link that carries its bytes by itself never takes longer than the flows that cross it under max-min shares.
+// A link that carries its bytes by itself never takes longer than the flows that cross it under max-min shares, where
+// ranks start together; where one starts late another may be done a little earlier under max-min.
 TEST_F(StrategyWorld, PortIsABoundOfMaxMin) {
   for (const Strategy& strategy : kStrategies) {
     SCOPED_TRACE(strategy.name);
     WritePlatform(strategy.one_domain, {});
-    FasterSteps(Report(strategy.set, "network { max_min {} }"), Report(strategy.set, "network { port {} }"));
+    FasterSteps(Report(strategy.set, "network { max_min {} }"), Report(strategy.set, "network { port {} }"), 2e-4);
   }
 }
 

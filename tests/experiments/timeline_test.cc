@@ -48,8 +48,9 @@ TEST_F(TimelineTest, HalvesAreToldApartAndOverlap) {
     row_end = end;
     if (name.find("dispatch") != 0 || stage["pid"] != 0) continue;
     for (const auto& other : stages) {
-      const double at = other["ts"];
-      beside += other["pid"] == 0 && other["tid"] == 0 && other["args"]["part"] == 3 - part && at >= begin && at < end;
+      const double at = other["ts"], until = at + other["dur"].get<double>();
+      beside += other["pid"] == 0 && other["tid"] == 0 && other["args"]["part"] == 3 - part && until > begin + 1e-3 &&
+                at < end - 1e-3;
     }
   }
   EXPECT_GT(beside, 0);

@@ -103,7 +103,7 @@ TEST(Automatic, SglangNeedsOneOfDeepEp) {
 
 TEST(Automatic, BadTimingIsNoReasonToPassOver) {
   EXPECT_THAT(Site(8, 8, 2048, 64, 8).Problem("automatic {} timing { nvlink_one_sided { nvlink_efficiency: 2 } }"),
-              HasSubstr("communication.timing.nvlink_one_sided.nvlink_efficiency: 2 is not in (0, 1]"));
+              HasSubstr("communication.timing.nvlink_one_sided.nvlink_efficiency: 2 is not in [0.001, 1]"));
 }
 
 }  // namespace

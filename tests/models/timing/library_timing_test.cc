@@ -143,7 +143,7 @@ TEST(FindTiming, ListsWhatThereIs) {
   EXPECT_EQ(FindTiming("deepep_normal", "ampere").status().message(),
             "no timing of deepep_normal is for \"ampere\"; there are hopper, blackwell");
   EXPECT_THAT(std::string(FindTiming("mpi", "hopper").status().message()),
-              HasSubstr("no timing is called \"mpi\"; there are deepep_low_latency, deepep_normal, nccl, "));
+              HasSubstr("no timing is called \"mpi\"; there are deep_gemm, deepep_low_latency, "));
 }
 
 }  // namespace
