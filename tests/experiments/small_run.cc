@@ -21,8 +21,7 @@ void SmallRun::SetUp() {
     expert_groups: 1 top_groups: 1 heads: 8 gqa { kv_heads: 2 head_dim: 128 } vocabulary: 1000 scoring: SOFTMAX)");
   WriteFile("platform.txtpb", R"(
     description: "two nodes of four" gpus_per_node: 4
-    gpu { name: "gpu" memory: "80 GB" memory_bandwidth: "1 TB/s" bf16: "100 TFLOP/s" sms: 100
-          compute_capability: 90 }
+    gpu { name: "gpu" memory: "80 GB" memory_bandwidth: "1 TB/s" bf16: "100 TFLOP/s" sms: 100 compute_capability: 90 }
     nvlink { bandwidth: "100 GB/s" latency: "1 us" }
     pcie { bandwidth: "20 GB/s" latency: "2 us" }
     nic { bandwidth: "25 GB/s" latency: "3 us" })");

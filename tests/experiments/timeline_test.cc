@@ -46,7 +46,7 @@ TEST_F(TimelineTest, HalvesAreToldApartAndOverlap) {
     double& row_end = row_ends[{stage["pid"], stage["tid"]}];
     EXPECT_GE(begin, row_end - 1e-5) << name;  // Written to a picosecond, twice.
     row_end = end;
-    if (name.find("dispatch") != 0 || stage["pid"] != 0) continue;
+    if (name.find("combine") != 0 || stage["pid"] != 0) continue;
     for (const auto& other : stages) {
       const double at = other["ts"], until = at + other["dur"].get<double>();
       beside += other["pid"] == 0 && other["tid"] == 0 && other["args"]["part"] == 3 - part && until > begin + 1e-3 &&
