@@ -82,12 +82,16 @@ absl::Status Save(Table* table) {
 absl::StatusOr<CalibrationCount> Calibrate(absl::Span<const KernelWork> works, KernelClock* clock,
                                            const CalibrationRun& run) {
   constexpr auto kSaveEvery = std::chrono::seconds(5);
+  constexpr int kMostFailuresInARow = 3;  // What follows an error of the device that stays.
   RETURN_IF_ERROR(CheckHardware(run.folder, clock->hardware()));
   std::error_code error;
   fs::create_directories(run.folder, error);
   if (error) return absl::UnavailableError(absl::StrCat(run.folder, ": cannot make the folder: ", error.message()));
 
   CalibrationCount count;
+  size_t failures = 0;
+  int failures_in_a_row = 0;
+  std::string first_failure;
   std::map<std::string, Table> tables;    // By kind.
   std::map<std::string, size_t> refused;  // Reasons, by kind.
   const auto save_all = [&]() -> absl::Status {
@@ -95,15 +99,21 @@ absl::StatusOr<CalibrationCount> Calibrate(absl::Span<const KernelWork> works, K
     return absl::OkStatus();
   };
   const auto measure = [&](const KernelWork& work, Table* table) -> absl::Status {
-    if (const absl::Status can = clock->CanImplement(work); !can.ok()) {
+    const absl::StatusOr<KernelTime> time = Execute(work, clock);
+    if (IsRefusal(time.status())) {
       ++count.refused;
-      ++refused[absl::StrCat(KindOf(work), ": ", can.message())];
+      ++refused[absl::StrCat(KindOf(work), ": ", time.status().message())];
+      failures_in_a_row = 0;
       return absl::OkStatus();
     }
-    const absl::StatusOr<KernelTime> time = Execute(work, clock);
     if (!time.ok()) {
-      return absl::UnavailableError(absl::StrCat(WorkText(work), ": ", time.status().message()));
+      const std::string failure = absl::StrCat(WorkText(work), ": ", time.status().message());
+      run.log(absl::StrCat("failed: ", failure));
+      if (++failures == 1) first_failure = failure;
+      if (++failures_in_a_row < kMostFailuresInARow) return absl::OkStatus();
+      return absl::UnavailableError(absl::StrCat(failures_in_a_row, " failures in a row, the last of ", failure));
     }
+    failures_in_a_row = 0;
     Measurement* measurement = table->table.add_measurement();
     *measurement->mutable_work() = work;
     *measurement->mutable_time() = Rounded(*time);
@@ -154,6 +164,11 @@ absl::StatusOr<CalibrationCount> Calibrate(absl::Span<const KernelWork> works, K
   }
   RETURN_IF_ERROR(status);
   RETURN_IF_ERROR(kept);
+  if (failures > 0) {
+    return absl::UnavailableError(absl::StrCat(failures, " of ", works.size(),
+                                               " works failed, the first: ", first_failure, "; ",
+                                               count.known + count.measured, " are in ", run.folder));
+  }
   return count;
 }
 

@@ -54,11 +54,15 @@ class DeviceBuffer {
   int64_t count_ = 0;
 };
 
-// Waits until it is done.  `values` has the buffer's size.
+// Waits until it is done, for any stream.  `values` has the buffer's size.
 template <typename T>
 absl::Status CopyToDevice(const T* values, const DeviceBuffer<T>& buffer) {
   if (buffer.size() == 0) return absl::OkStatus();
-  return CudaStatus(cudaMemcpy(buffer.data(), values, buffer.bytes(), cudaMemcpyHostToDevice), "copy to the GPU");
+  cudaError_t error = cudaMemcpy(buffer.data(), values, buffer.bytes(), cudaMemcpyHostToDevice);
+  // From pageable memory cudaMemcpy returns as soon as `values` is free again, and a stream that does not wait for the
+  // default stream could run before the buffer is written.
+  if (error == cudaSuccess) error = cudaStreamSynchronize(nullptr);
+  return CudaStatus(error, "copy to the GPU");
 }
 template <typename T>
 absl::Status CopyToHost(const DeviceBuffer<T>& buffer, T* values) {

@@ -21,10 +21,12 @@ EPSIM_HOST_DEVICE float FloatOf(uint32_t bits) { return __builtin_bit_cast(float
 EPSIM_HOST_DEVICE float Plus(float a, float b) { return __fadd_rn(a, b); }
 EPSIM_HOST_DEVICE float Times(float a, float b) { return __fmul_rn(a, b); }
 EPSIM_HOST_DEVICE float Quotient(float a, float b) { return __fdiv_rn(a, b); }
+EPSIM_HOST_DEVICE float Reciprocal(float a) { return __frcp_rn(a); }  // The bits of 1 / a, in fewer instructions.
 #else
 EPSIM_HOST_DEVICE float Plus(float a, float b) { return a + b; }
 EPSIM_HOST_DEVICE float Times(float a, float b) { return a * b; }
 EPSIM_HOST_DEVICE float Quotient(float a, float b) { return a / b; }
+EPSIM_HOST_DEVICE float Reciprocal(float a) { return 1.0f / a; }
 #endif
 
 // e^x to 2 units in the last place; 0 below -87, infinity above 88, NaN of NaN.
@@ -51,7 +53,7 @@ EPSIM_HOST_DEVICE float Exp(float x) {
 }
 
 // 1 / (1 + e^-x).
-EPSIM_HOST_DEVICE float Sigmoid(float x) { return Quotient(1.0f, Plus(1.0f, Exp(-x))); }
+EPSIM_HOST_DEVICE float Sigmoid(float x) { return Reciprocal(Plus(1.0f, Exp(-x))); }
 
 // Whole numbers that are ordered as the floats are: -0 is 0, and NaN is below all.  Never 0, which is left for what is
 // out of the question.

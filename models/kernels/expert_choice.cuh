@@ -55,6 +55,33 @@ __device__ __forceinline__ FourKeys LoadKeys(const ExpertChoiceOptions& options,
   return keys;
 }
 
+// LoadKeys of the thread's tokens, kTakeThreads apart.
+template <int kHeld>
+__device__ __forceinline__ void LoadHeldKeys(const ExpertChoiceOptions& options, const float* __restrict__ scores,
+                                             int first_expert, FourKeys* held) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (options.experts % 4 != 0) {
+#pragma unroll
+    for (int h = 0; h < kHeld; ++h) held[h] = LoadKeys(options, scores, h * kTakeThreads + thread, first_expert);
+    return;
+  }
+  // All loads are under way before the first is waited for: behind the tokens the last one is read, so that none
+  // depends on a branch.
+#pragma unroll
+  for (int h = 0; h < kHeld; ++h) {
+    const int token = h * kTakeThreads + thread, there = token < options.tokens ? token : options.tokens - 1;
+    const float* const row = scores + static_cast<size_t>(there) * options.experts + first_expert;
+    const float4 four = __ldg(reinterpret_cast<const float4*>(row));
+    held[h] = {{BitsOf(four.x), BitsOf(four.y), BitsOf(four.z), BitsOf(four.w)}};
+  }
+#pragma unroll
+  for (int h = 0; h < kHeld; ++h) {
+    const bool there = h * kTakeThreads + thread < options.tokens;
+#pragma unroll
+    for (int e = 0; e < kTakeExperts; ++e) held[h].of[e] = there ? OrderedBits(FloatOf(held[h].of[e])) : 0;
+  }
+}
+
 // Finds, for each expert, the bin that has the need-th greatest key.  A quarter of the threads for each expert, who go
 // from the highest bin down, eight bins each.
 __device__ __forceinline__ void FindDigits(TakeShared* shared, const unsigned* need) {
@@ -108,10 +135,7 @@ __global__ void __launch_bounds__(kTakeThreads)
   const int first_expert = static_cast<int>(blockIdx.x) * kTakeExperts, thread = static_cast<int>(threadIdx.x);
   const int rounds = kHeld > 0 ? kHeld : (options.tokens + kTakeThreads - 1) / kTakeThreads;
   FourKeys held[kHeld > 0 ? kHeld : 1];
-  if constexpr (kHeld > 0) {
-#pragma unroll
-    for (int h = 0; h < kHeld; ++h) held[h] = LoadKeys(options, scores, h * kTakeThreads + thread, first_expert);
-  }
+  if constexpr (kHeld > 0) LoadHeldKeys<kHeld>(options, scores, first_expert, held);
   const auto for_each_token = [&](auto visit) {
     if constexpr (kHeld > 0) {
 #pragma unroll

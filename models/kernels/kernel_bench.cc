@@ -5,6 +5,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
@@ -36,9 +37,11 @@ int Run(int gpu, const std::string& out) {
   if (!out.empty()) {
     if (const absl::Status written = Write(out, FiguresJson(*figures)); !written.ok()) return Fail(written);
   }
-  const bool failed = std::any_of(figures->kernels.begin(), figures->kernels.end(),
-                                  [](const KernelFigure& kernel) { return kernel.failed; });
-  return failed ? Fail(absl::InternalError("a kernel failed: see the table")) : 0;
+  const auto failed = [](const auto& measured) { return measured.failed; };
+  const std::vector<NoCeiling>& unknown = figures->ceilings.unknown;
+  const bool any = std::any_of(figures->kernels.begin(), figures->kernels.end(), failed) ||
+                   std::any_of(unknown.begin(), unknown.end(), failed);
+  return any ? Fail(absl::InternalError("a kernel failed: see the table")) : 0;
 }
 
 }  // namespace

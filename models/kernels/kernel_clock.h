@@ -23,4 +23,10 @@ class KernelClock {
   virtual absl::StatusOr<KernelTime> Time(const KernelWork& work) = 0;
 };
 
+// Whether a clock's error says that the GPU cannot do the work, rather than that it failed.
+inline bool IsRefusal(const absl::Status& status) {
+  return absl::IsUnimplemented(status) || absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) ||
+         absl::IsResourceExhausted(status);
+}
+
 }  // namespace epsim

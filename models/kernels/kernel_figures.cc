@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/status_macros.h"
+#include "models/kernels/work_times.h"
 #include "models/number_type.h"
 #include "nlohmann/json.hpp"
 
@@ -35,14 +36,17 @@ KernelWork Gemm(NumberType values, uint32_t size) {
 
 // `per_launch` over the median time.
 absl::StatusOr<double> Rate(KernelClock& clock, const KernelWork& work, double per_launch) {
-  ASSIGN_OR_RETURN(const KernelTime time, clock.Time(work));
+  ASSIGN_OR_RETURN(const KernelTime time, Execute(work, &clock));
   return per_launch / time.median_us();
 }
 
-// The same, 0 where the GPU cannot.
-absl::StatusOr<double> RateIfAny(KernelClock& clock, const KernelWork& work, double per_launch) {
-  if (!clock.CanImplement(work).ok()) return 0;
-  return Rate(clock, work, per_launch);
+// The same, 0 where there is none: `unknown` then gets the reason.
+double RateIfAny(KernelClock& clock, const char* name, const KernelWork& work, double per_launch,
+                 std::vector<NoCeiling>* unknown) {
+  const absl::StatusOr<double> rate = Rate(clock, work, per_launch);
+  if (rate.ok()) return *rate;
+  unknown->push_back({name, std::string(rate.status().message()), !IsRefusal(rate.status())});
+  return 0;
 }
 
 absl::StatusOr<GpuCeilings> MeasureCeilings(KernelClock& clock) {
@@ -54,12 +58,12 @@ absl::StatusOr<GpuCeilings> MeasureCeilings(KernelClock& clock) {
   copy.mutable_device_copy()->set_size_bytes(kCopy);
   ASSIGN_OR_RETURN(ceilings.copy_bytes_per_us, Rate(clock, copy, 2.0 * kCopy));
   ASSIGN_OR_RETURN(ceilings.bf16_flops_per_us, Rate(clock, Gemm(BF16, kSize), kFlops));
-  ASSIGN_OR_RETURN(ceilings.fp8_flops_per_us, RateIfAny(clock, Gemm(FP8, kSize), kFlops));
+  ceilings.fp8_flops_per_us = RateIfAny(clock, "fp8", Gemm(FP8, kSize), kFlops, &ceilings.unknown);
   KernelWork pcie;
   pcie.mutable_host_copy()->set_size_bytes(kPcie);
-  ASSIGN_OR_RETURN(ceilings.from_device_bytes_per_us, Rate(clock, pcie, kPcie));
+  ceilings.from_device_bytes_per_us = RateIfAny(clock, "PCIe from the GPU", pcie, kPcie, &ceilings.unknown);
   pcie.mutable_host_copy()->set_to_device(true);
-  ASSIGN_OR_RETURN(ceilings.to_device_bytes_per_us, Rate(clock, pcie, kPcie));
+  ceilings.to_device_bytes_per_us = RateIfAny(clock, "PCIe to the GPU", pcie, kPcie, &ceilings.unknown);
   KernelWork launch;
   launch.mutable_launch()->set_kernels(kLaunches);
   ASSIGN_OR_RETURN(const double kernels_per_us, Rate(clock, launch, kLaunches));
@@ -170,14 +174,10 @@ KernelFigure Measure(KernelClock& clock, const Aim& aim) {
                          .items_per_us = 0,
                          .problem = {},
                          .failed = false};
-  if (const absl::Status possible = clock.CanImplement(aim.work); !possible.ok()) {
-    figure.problem = std::string(possible.message());
-    return figure;
-  }
-  const absl::StatusOr<KernelTime> time = clock.Time(aim.work);
+  const absl::StatusOr<KernelTime> time = Execute(aim.work, &clock);
   if (!time.ok()) {
     figure.problem = std::string(time.status().message());
-    figure.failed = true;
+    figure.failed = !IsRefusal(time.status());
     return figure;
   }
   figure.time = *time;
@@ -208,6 +208,10 @@ std::string FiguresTable(const KernelFigures& figures) {
                         ceilings.copy_bytes_per_us / 1e6, ceilings.bf16_flops_per_us / 1e6,
                         ceilings.fp8_flops_per_us / 1e6, ceilings.to_device_bytes_per_us / 1e3,
                         ceilings.from_device_bytes_per_us / 1e3, ceilings.launch_us);
+  for (const NoCeiling& unknown : ceilings.unknown) {
+    absl::StrAppendFormat(&text, "no ceiling of %s%s: %s\n", unknown.name, unknown.failed ? ", FAILED" : "",
+                          unknown.problem);
+  }
   absl::StrAppendFormat(&text, "%-36s %10s %21s %10s %7s %7s  %s\n", "kernel", "median us", "quartiles us", "floor us",
                         "ratio", "aim", "");
   for (const KernelFigure& kernel : kernels) {
@@ -223,9 +227,10 @@ std::string FiguresTable(const KernelFigures& figures) {
         kernel.floor_us > 0 ? absl::StrFormat("%.2f", kernel.ratio()) : "-",
         kernel.most > 0 ? absl::StrFormat("%.2f", kernel.most) : "-",
         absl::StrCat(
-            kernel.most == 0  ? ""
-            : kernel.missed() ? "missed "
-                              : "met ",
+            kernel.most == 0   ? ""
+            : !kernel.judged() ? "no ceiling "
+            : kernel.missed()  ? "missed "
+                               : "met ",
             kernel.items_per_us > 0 ? absl::StrFormat("%.3g %s/s", kernel.items_per_us * 1e6, kernel.items) : ""));
   }
   return text;
@@ -251,6 +256,10 @@ std::string FiguresJson(const KernelFigures& figures) {
                       {"to_device_bytes_per_s", ceilings.to_device_bytes_per_us * 1e6},
                       {"from_device_bytes_per_s", ceilings.from_device_bytes_per_us * 1e6},
                       {"launch_us", ceilings.launch_us}};
+  for (const NoCeiling& unknown : ceilings.unknown) {
+    json["no_ceiling"].push_back(
+        {{"name", unknown.name}, {unknown.failed ? "failed" : "not_measured", unknown.problem}});
+  }
   json["kernels"] = Json::array();
   for (const KernelFigure& kernel : kernels) {
     Json row = {{"name", kernel.name}};
@@ -267,7 +276,7 @@ std::string FiguresJson(const KernelFigures& figures) {
       }
       if (kernel.most > 0) {
         row["aimed_ratio"] = kernel.most;
-        row["met"] = !kernel.missed();
+        if (kernel.judged()) row["met"] = !kernel.missed();
       }
       if (kernel.items_per_us > 0) row[absl::StrCat(kernel.items, "_per_s")] = kernel.items_per_us * 1e6;
     }

@@ -12,7 +12,13 @@
 
 namespace epsim {
 
-// What the GPU can do at best, as measured; 0 where it cannot at all.
+// Why a ceiling is not known.
+struct NoCeiling {
+  std::string name, problem;
+  bool failed = false;  // The GPU can do it, and yet it failed.
+};
+
+// What the GPU can do at best, as measured; 0 where that is not known.
 struct GpuCeilings {
   double copy_bytes_per_us = 0;  // In its memory, bytes read plus bytes written.
   double bf16_flops_per_us = 0;  // A dense product of 8192 x 8192 x 8192: 2 m n k operations.
@@ -20,6 +26,7 @@ struct GpuCeilings {
   double to_device_bytes_per_us = 0;  // Over PCIe, pinned.
   double from_device_bytes_per_us = 0;
   double launch_us = 0;  // An empty kernel in a graph of many.
+  std::vector<NoCeiling> unknown;
 };
 
 struct KernelFigure {
@@ -33,7 +40,9 @@ struct KernelFigure {
   bool failed = false;  // The GPU can do the work, and yet it failed.
 
   double ratio() const { return floor_us > 0 ? time.median_us() / floor_us : 0; }
-  bool missed() const { return most > 0 && problem.empty() && ratio() > most; }
+  // Whether there are a time, an aim and a ceiling that says how far apart they are.
+  bool judged() const { return most > 0 && problem.empty() && floor_us > 0; }
+  bool missed() const { return judged() && ratio() > most; }
 };
 
 struct KernelFigures {
@@ -49,7 +58,8 @@ struct KernelFigures {
 //     one token each, against reading the weights
 //   permute of 4096 tokens to 8 slots each, 7168 bf16 values, and back: within 1 / 0.7
 //   co-occurrence of 8192 tokens of 256 experts, top-8, and the Monte-Carlo load of 32 chips: no floor, a throughput
-// Fails where a ceiling cannot be measured that every GPU has.
+// Fails where the copies, the bf16 products or the launches that are ceilings cannot be measured; without fp8 or PCIe
+// it goes on.
 absl::StatusOr<KernelFigures> MeasureKernels(KernelClock& clock);
 
 // A table for people, and JSON for programs.

@@ -6,20 +6,21 @@
 #                                             programs and shared libraries, without glibc, the driver and cuBLAS
 #   on_gpu.sh --from DIR --out OUT            runs a bundle, on a machine with a GPU and nothing else to install
 #
-# Further flags: --no-build (what is there is current), --seconds N (for all that runs, 540), --gpu N (0), and behind --
-# flags for `epsim calibrate` (--quick --model deepseek-v3).  OUT gets log.txt, tests/, kernels.json and calibration/.
+# Further flags: --no-build (what is there is current), --seconds N (for all but the build, 420: what comes after them
+# is done within 600), --gpu N (0), and behind -- flags for `epsim calibrate` (--quick --model deepseek-v3).
+# OUT gets log.txt, tests/, kernels.json and calibration/, and OUT/all.tgz has all of them, however far the run came.
 # A short table comes last.  The exit code is 0 if everything that ran went well, 1 if not, 2 for bad flags.
 set -uo pipefail
 
 usage() {
   echo "on_gpu.sh: $1" >&2
-  sed -n '4,12s/^# \{0,1\}//p' "$0" >&2
+  sed -n '4,13s/^# \{0,1\}//p' "$0" >&2
   exit 2
 }
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
-build= bundle= from= out= compile=yes seconds=540 gpu=0
+build= bundle= from= out= compile=yes seconds=420 gpu=0
 calibrate=(--quick --model deepseek-v3)
 while [ $# -gt 0 ]; do
   case $1 in
@@ -95,6 +96,16 @@ out=$(cd "$out" && pwd)
 log=$out/log.txt
 : >"$log" || exit 1
 
+# All of OUT in one file, for machines that give back few; also where something ends this script early.
+pack() {
+  local packed=$out/all.tgz
+  rm -f "$packed"
+  (cd "$out" && ls -A | grep -vxF all.tgz | tar -czf "$packed" -T -) || echo "on_gpu.sh: cannot write $packed" >&2
+}
+running=  # The step's process, which passes a signal on.
+trap pack EXIT
+trap '[ -z "$running" ] || kill "$running" 2>/dev/null; exit 1' HUP INT TERM
+
 if [ -n "$from" ]; then
   from=$(cd "$from" && pwd) || exit 1
   export LD_LIBRARY_PATH=$from/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
@@ -107,6 +118,7 @@ if [ -n "$from" ]; then
   version=$(cat "$from/VERSION" 2>/dev/null)
 else
   prepare_build
+  SECONDS=0
   bin=$build
   tests=("${binaries[@]:2}")
   version=$(git -C "$root" log -1 --format='%H %ci' 2>/dev/null)
@@ -129,10 +141,10 @@ done
   date -u
   uname -a
   echo "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}"
-  nvidia-smi 2>&1 || echo "nvidia-smi is not there"
+  timeout -k 5 20 nvidia-smi 2>&1 || echo "nvidia-smi is not there"
 } >>"$log"
 
-end=$((SECONDS + seconds))
+end=$seconds  # As SECONDS counts them: finding the libraries is part of the time.
 failed=0
 rows=()
 # step NAME SECONDS COMMAND...: runs it for so long at most; its output goes to the log, and to $step_output.
@@ -146,8 +158,11 @@ step() {
     status="no time was left"
     : >"$step_output"
   else
-    timeout -k 10 "$limit" "$@" >"$step_output" 2>&1
+    timeout -k 10 "$limit" "$@" >"$step_output" 2>&1 &
+    running=$!
+    wait "$running"  # Unlike a process in the foreground it lets traps through.
     local code=$?
+    running=
     case $code in
       0) status=ok ;;
       124 | 137) status="took longer than $limit s" ;;

@@ -22,29 +22,76 @@ __device__ __forceinline__ float SumOfParts(float* part) {
   return Plus(Plus(part[0], part[1]), Plus(part[2], part[3]));
 }
 
+// The greatest key of some experts and the one that follows.
+struct BestTwoKeys {
+  uint32_t best = 0, second = 0;
+
+  __device__ __forceinline__ void Add(uint32_t key) {
+    second = key > best ? best : key > second ? key : second;
+    best = key > best ? key : best;
+  }
+};
+
+// OrderedBits of what a group is ranked by.
+__device__ __forceinline__ uint32_t GroupKey(const RouterOptions& options, const BestTwoKeys& keys) {
+  const float best = FloatOfOrdered(keys.best);
+  return OrderedBits(options.group_rank == GroupRank::kBestTwo ? Plus(best, FloatOfOrdered(keys.second)) : best);
+}
+
+// Lane g returns group g's GroupKey(); behind the groups anything.  Any size of groups, one after another.
+template <int kChunks>
+__device__ __forceinline__ uint32_t GroupKeyOfLane(const RouterOptions& options, int size, const uint32_t* rank_key) {
+  const int lane = LaneOfThread();
+  uint32_t own = 0;
+  for (int g = 0; g < options.groups; ++g) {
+    BestTwoKeys keys;
+#pragma unroll
+    for (int v = 0; v < 4 * kChunks; ++v) {
+      const unsigned in_group = static_cast<unsigned>(PlaceOfValue(lane, v) - g * size);
+      keys.Add(in_group < static_cast<unsigned>(size) ? rank_key[v] : 0);
+    }
+    const uint32_t best = __reduce_max_sync(kAllLanes, keys.best);
+    uint32_t second = 0;
+    if (options.group_rank == GroupRank::kBestTwo) {
+      const int holder = __ffs(static_cast<int>(__ballot_sync(kAllLanes, keys.best == best))) - 1;
+      second = __reduce_max_sync(kAllLanes, lane == holder ? keys.second : keys.best);
+    }
+    const uint32_t group_key = GroupKey(options, {best, second});
+    if (lane == g) own = group_key;
+  }
+  return own;
+}
+
+// The same for groups that have whole lanes of one chunk, all of a chunk at once: size / 4 neighbours are a group.
+template <int kChunks>
+__device__ __forceinline__ uint32_t GroupKeyOfLaneInChunks(const RouterOptions& options, int size,
+                                                           const uint32_t* rank_key) {
+  const int lane = LaneOfThread(), first = lane * size;  // Where group `lane` begins.
+  uint32_t own = 0;
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    BestTwoKeys keys;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) keys.Add(rank_key[4 * c + i]);
+    for (int lanes = 1; lanes < size / 4; lanes *= 2) {
+      const uint32_t best = __shfl_xor_sync(kAllLanes, keys.best, lanes);
+      const uint32_t second = __shfl_xor_sync(kAllLanes, keys.second, lanes);
+      const uint32_t less = best < keys.best ? best : keys.best, more = second > keys.second ? second : keys.second;
+      keys = {best > keys.best ? best : keys.best, less > more ? less : more};
+    }
+    const uint32_t key = __shfl_sync(kAllLanes, GroupKey(options, keys), first % kRowChunk / 4);
+    if (first / kRowChunk == c) own = key;
+  }
+  return own;
+}
+
 // Which groups are among the best, a bit each.  rank_key: OrderedBits of what groups are ranked by, 0 behind the row.
 template <int kChunks>
 __device__ __forceinline__ unsigned BestGroups(const RouterOptions& options, const uint32_t* rank_key) {
   const int lane = LaneOfThread(), size = options.experts / options.groups;
-  uint32_t own = 0;  // Of group `lane`.
-  for (int g = 0; g < options.groups; ++g) {
-    uint32_t best = 0, second = 0;
-#pragma unroll
-    for (int v = 0; v < 4 * kChunks; ++v) {
-      const unsigned in_group = static_cast<unsigned>(PlaceOfValue(lane, v) - g * size);
-      const uint32_t key = in_group < static_cast<unsigned>(size) ? rank_key[v] : 0;
-      second = key > best ? best : key > second ? key : second;
-      best = key > best ? key : best;
-    }
-    const uint32_t group_best = __reduce_max_sync(kAllLanes, best);
-    uint32_t group_key = OrderedBits(FloatOfOrdered(group_best));
-    if (options.group_rank == GroupRank::kBestTwo) {
-      const int holder = __ffs(static_cast<int>(__ballot_sync(kAllLanes, best == group_best))) - 1;
-      const uint32_t group_second = __reduce_max_sync(kAllLanes, lane == holder ? second : best);
-      group_key = OrderedBits(Plus(FloatOfOrdered(group_best), FloatOfOrdered(group_second)));
-    }
-    if (lane == g) own = group_key;
-  }
+  const bool in_chunks = size % 4 == 0 && kRowChunk % size == 0;
+  const uint32_t own = in_chunks ? GroupKeyOfLaneInChunks<kChunks>(options, size, rank_key)
+                                 : GroupKeyOfLane<kChunks>(options, size, rank_key);
   int better = 0;
   for (int g = 0; g < options.groups; ++g) {
     const uint32_t other = __shfl_sync(kAllLanes, own, g);
@@ -119,8 +166,8 @@ __global__ void __launch_bounds__(kRouterThreads)
     }
     const int size = experts / options.groups;
 #pragma unroll
-    for (int v = 0; v < kValues; ++v) {
-      const int group = PlaceOfValue(lane, v) / size;
+    for (int v = 0, group = 0; v < kValues; ++v) {
+      if (v % 4 == 0 || size % 4 != 0) group = PlaceOfValue(lane, v) / size;  // Four neighbours share it.
       if (group >= kMostRouterGroups || (groups >> group & 1) == 0) key[v] = 0;
     }
   }

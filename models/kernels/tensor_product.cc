@@ -91,11 +91,11 @@ absl::StatusOr<TensorProduct> TensorProduct::Create(const GpuDevice& gpu, const 
   int count = 0;
   const cublasStatus_t searched = cublas.lt_matmul_algo_get_heuristic(
       gpu.lt(), operation, result.w_.get(), result.x_.get(), result.y_.get(), result.y_.get(), raw, 1, &found, &count);
-  RETURN_IF_ERROR(cublas.Status(searched, absl::StrCat("cuBLASLt's algorithm for ", Words(shape))));
-  if (count == 0) {
+  if (searched == CUBLAS_STATUS_NOT_SUPPORTED || (searched == CUBLAS_STATUS_SUCCESS && count == 0)) {
     return absl::UnimplementedError(
         absl::StrCat("cuBLASLt ", cublas.version(), " has no algorithm for ", Words(shape)));
   }
+  RETURN_IF_ERROR(cublas.Status(searched, absl::StrCat("cuBLASLt's algorithm for ", Words(shape))));
   RETURN_IF_ERROR(cublas.Status(found.state, absl::StrCat("cuBLASLt's algorithm for ", Words(shape))));
   result.algorithm_ = found.algo;
   return result;

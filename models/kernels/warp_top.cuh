@@ -47,22 +47,40 @@ struct WarpPick {
 template <int kChunks>
 __device__ __forceinline__ WarpPick PickGreatest(uint32_t* key, int count) {
   const int lane = LaneOfThread();
+  const auto greater = [](uint32_t a, uint32_t b) { return a > b ? a : b; };
+  uint32_t most[kChunks];  // Of the lane's four keys of each chunk.
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    most[c] = greater(greater(key[4 * c], key[4 * c + 1]), greater(key[4 * c + 2], key[4 * c + 3]));
+  }
   WarpPick own;
   for (int rank = 0; rank < count; ++rank) {
-    uint32_t local = key[0];
-    int local_value = 0;
+    uint32_t local = most[0];
 #pragma unroll
-    for (int v = 1; v < 4 * kChunks; ++v) {
-      if (key[v] > local) local = key[v], local_value = v;  // Places rise with v: of equal keys the lower stays.
-    }
+    for (int c = 1; c < kChunks; ++c) local = greater(local, most[c]);
     const uint32_t best = __reduce_max_sync(kAllLanes, local);
     if (best == 0) break;
-    const unsigned local_place = local == best ? static_cast<unsigned>(PlaceOfValue(lane, local_value)) : ~0u;
-    const int place = static_cast<int>(__reduce_min_sync(kAllLanes, local_place));
+    // Places rise with the chunk, then with the lane, then within the four.
+    unsigned holders = 0;
+    int chunk = 0;
 #pragma unroll
-    for (int v = 0; v < 4 * kChunks; ++v) {
-      if (PlaceOfValue(lane, v) == place) key[v] = 0;
+    for (int c = kChunks - 1; c >= 0; --c) {
+      const unsigned lanes = __ballot_sync(kAllLanes, most[c] == best);
+      if (lanes != 0) holders = lanes, chunk = c;
     }
+    const int holder = __ffs(static_cast<int>(holders)) - 1;
+    int first = 0;  // Of the lane's four, the first that is `best`; that of the holder counts.
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      if (c != chunk) continue;
+      uint32_t* const four = key + 4 * c;
+      first = four[0] == best ? 0 : four[1] == best ? 1 : four[2] == best ? 2 : 3;
+      if (lane != holder) continue;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) four[i] = i == first ? 0 : four[i];
+      most[c] = greater(greater(four[0], four[1]), greater(four[2], four[3]));
+    }
+    const int place = PlaceOfValue(holder, 4 * chunk + __shfl_sync(kAllLanes, first, holder));
     if (lane == rank) own = {place, best};
   }
   return own;

@@ -125,12 +125,38 @@ TEST_F(Calibrating, WhatCannotRunIsSaid) {
   EXPECT_FALSE(fs::exists(folder_ + "/gpu/expert_mlp.txtpb"));
 }
 
-TEST_F(Calibrating, AFailingDeviceKeepsWhatItGave) {
+TEST_F(Calibrating, WhatTheLibraryLacksIsRefusedWhenItIsTried) {
   StatedClock clock;
-  clock.fails_at = 4;
+  clock.fails_at = 4, clock.failures = 5, clock.failure = absl::UnimplementedError("no algorithm");
+  const auto count = Run(Works(10), &clock);
+  ASSERT_TRUE(count.ok()) << count.status();
+  EXPECT_EQ(count->measured, 6u);
+  EXPECT_EQ(count->refused, 5u);
+  EXPECT_THAT(log_, testing::ElementsAre("not measured, 5 works: gemm: no algorithm"));
+}
+
+TEST_F(Calibrating, GoesOnAfterAFailureAndTellsIt) {
+  StatedClock clock;
+  clock.fails_at = 4, clock.failures = 2;
   const auto count = Run(Works(10), &clock);
   EXPECT_EQ(count.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(count.status().message()), HasSubstr("gemm { m: 3"));
+  EXPECT_THAT(std::string(count.status().message()),
+              testing::AllOf(HasSubstr("2 of 11 works failed, the first: gemm { m: 3"), HasSubstr("fell off the bus"),
+                             HasSubstr("9 are in")));
+  EXPECT_THAT(log_, testing::ElementsAre(HasSubstr("failed: gemm { m: 3"), HasSubstr("failed: gemm { m: 4")));
+  EXPECT_EQ(ReadCalibrationFolder(folder_ + "/gpu")->measurements.size(), 9u);
+  // The next call measures what failed.
+  StatedClock second;
+  EXPECT_EQ(Run(Works(10), &second)->measured, 2u);
+}
+
+TEST_F(Calibrating, ALostDeviceKeepsWhatItGave) {
+  StatedClock clock;
+  clock.fails_at = 4, clock.failures = 100;
+  const auto count = Run(Works(10), &clock);
+  EXPECT_EQ(count.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(count.status().message()), HasSubstr("3 failures in a row, the last of gemm { m: 5"));
+  EXPECT_EQ(clock.calls, 6);
   EXPECT_EQ(ReadCalibrationFolder(folder_ + "/gpu")->measurements.size(), 3u);
 }
 

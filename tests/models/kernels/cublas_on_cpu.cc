@@ -14,6 +14,7 @@ namespace {
 
 using gpu_on_cpu::CountAlive;
 using gpu_on_cpu::Enqueue;
+using gpu_on_cpu::ShallFail;
 using gpu_on_cpu::TheGpu;
 
 struct Operation {
@@ -181,6 +182,8 @@ absl::StatusOr<const CublasLibrary*> CublasLibrary::Get() {
            cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t, int requested,
            cublasLtMatmulHeuristicResult_t* results, int* count) {
           *count = 0;
+          if (ShallFail("cublasLtMatmulAlgoGetHeuristic")) return CUBLAS_STATUS_NOT_SUPPORTED;
+          if (ShallFail("finding an algorithm")) return CUBLAS_STATUS_SUCCESS;
           const cublasStatus_t status =
               Check(*reinterpret_cast<const Operation*>(operation), LayoutOf(a), LayoutOf(b), LayoutOf(d));
           if (status != CUBLAS_STATUS_SUCCESS || requested < 1) return status;

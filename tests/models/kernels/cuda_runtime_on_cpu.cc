@@ -242,7 +242,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (ShallFail("cudaStreamSynchronize")) return cudaErrorIllegalAddress;
-  return stream->capture != nullptr ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+  const bool captured = stream != nullptr && stream->capture != nullptr;  // Null: the default stream.
+  return captured ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
   if (event->capture == nullptr) return stream->capture == nullptr ? cudaSuccess : cudaErrorStreamCaptureIsolation;

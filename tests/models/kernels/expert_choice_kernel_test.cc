@@ -133,8 +133,10 @@ TEST_F(ExpertChoiceKernel, ShapesOfModels) {
 // Of all sizes of TakeTokensKernel, with few experts as the emulator is slow.
 TEST_F(ExpertChoiceKernel, ManyTokens) {
   for (const int tokens : {1023, 1024, 1025, 2048, 2500, 4096, 4097}) {
-    ExpectAsDefined({.tokens = tokens, .experts = 6, .top_k = 2, .capacity = tokens / 3 + 1},
-                    DrawNormal(static_cast<size_t>(tokens) * 6, 1, absl::StrCat("many", tokens)));
+    for (const int experts : {6, 4}) {  // Scores read one by one, and by four.
+      ExpectAsDefined({.tokens = tokens, .experts = experts, .top_k = 2, .capacity = tokens / 3 + 1},
+                      DrawNormal(static_cast<size_t>(tokens * experts), 1, absl::StrCat("many", tokens)));
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/kernels/device_buffer.h"
 #include "models/kernels/gpu_clock.h"
 #include "models/kernels/gpu_device.h"
 #include "models/kernels/gpu_work.h"
@@ -109,6 +110,29 @@ TEST_F(GpuHostCode, TellsWhatFailedAndGoesOn) {
     EXPECT_NE(time.status().message(), "");
     EXPECT_TRUE((*clock)->Time(ExpertMlp(FP8, 512, 256, {3, 0, 40, 1})).ok()) << "after " << call;
   }
+}
+
+// Which products cuBLAS has is known only when it is asked.
+TEST_F(GpuHostCode, AProductThatCublasLacksIsUnimplemented) {
+  const auto clock = NewGpuClock(0);
+  ASSERT_TRUE(clock.ok()) << clock.status();
+  for (const char* call : {"cublasLtMatmulAlgoGetHeuristic", "finding an algorithm"}) {
+    FailNext(call);
+    const absl::Status status = (*clock)->Time(Gemm(FP8, 512, 256, 128)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << call << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("has no algorithm for a FP8 product of 512 x 256 x 128"));
+    EXPECT_TRUE((*clock)->Time(Gemm(FP8, 512, 256, 128)).ok());
+  }
+}
+
+// cudaMemcpy alone may return before the bytes are there.
+TEST_F(GpuHostCode, ACopyToTheGpuIsWaitedFor) {
+  const auto buffer = DeviceBuffer<int32_t>::Allocate(3);
+  ASSERT_TRUE(buffer.ok());
+  const std::vector<int32_t> values = {1, 2, 3};
+  FailNext("cudaStreamSynchronize");
+  EXPECT_FALSE(CopyToDevice(values.data(), *buffer).ok());
+  EXPECT_TRUE(CopyToDevice(values.data(), *buffer).ok());
 }
 
 TEST_F(GpuHostCode, NamesTheReasonWhyThereIsNoClock) {

@@ -24,14 +24,22 @@ class GraphCapture : public testing::Test {
 void Ok(cudaError_t error) { ASSERT_EQ(CudaStatus(error, "CUDA").ToString(), "OK"); }
 
 template <typename T>
-class Managed {  // Memory that host and device see.
+class OnDevice {
  public:
-  explicit Managed(size_t size) : size_(size) { Ok(cudaMallocManaged(&data_, size * sizeof(T) + 16)); }
-  Managed(const Managed&) = delete;
-  Managed& operator=(const Managed&) = delete;
-  ~Managed() { cudaFree(data_); }
+  explicit OnDevice(size_t size) : size_(size) { Ok(cudaMalloc(&data_, size * sizeof(T) + 16)); }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  ~OnDevice() { cudaFree(data_); }
   T* data() { return static_cast<T*>(data_); }
-  std::vector<T> Read() const { return {static_cast<const T*>(data_), static_cast<const T*>(data_) + size_}; }
+  void Write(const std::vector<T>& values) {
+    Ok(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
+    Ok(cudaDeviceSynchronize());
+  }
+  std::vector<T> Read() const {
+    std::vector<T> values(size_);
+    Ok(cudaMemcpy(values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost));
+    return values;
+  }
 
  private:
   size_t size_;
@@ -42,9 +50,9 @@ TEST_F(GraphCapture, ExpertChoiceAndRouter) {
   const ExpertChoiceOptions choice = {.tokens = 2048, .experts = 256, .top_k = 8, .capacity = 80};
   const RouterOptions router = {.tokens = 2048, .experts = 256, .top_k = 8};
   constexpr size_t kScores = 2048 * 256, kChosen = 2048 * 8;
-  Managed<float> scores(kScores), weights(kChosen), router_weights(kChosen);
-  Managed<int32_t> ids(kChosen), counts(2048), router_ids(kChosen);
-  Managed<unsigned char> workspace(ExpertChoiceWorkspaceBytes(choice));
+  OnDevice<float> scores(kScores), weights(kChosen), router_weights(kChosen);
+  OnDevice<int32_t> ids(kChosen), counts(2048), router_ids(kChosen);
+  OnDevice<unsigned char> workspace(ExpertChoiceWorkspaceBytes(choice));
 
   cudaStream_t stream = nullptr;
   cudaGraph_t graph = nullptr;
@@ -59,7 +67,7 @@ TEST_F(GraphCapture, ExpertChoiceAndRouter) {
   Ok(cudaGraphInstantiate(&executable, graph, 0));
   for (const char* name : {"graph/first", "graph/second"}) {
     const std::vector<float> drawn = DrawNormal(kScores, 1, name);
-    std::copy(drawn.begin(), drawn.end(), scores.data());
+    scores.Write(drawn);
     Ok(cudaGraphLaunch(executable, stream));
     Ok(cudaStreamSynchronize(stream));
     std::vector<int32_t> twin_ids(kChosen), twin_counts(2048);

@@ -12,6 +12,7 @@ namespace epsim {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -101,6 +102,43 @@ TEST(KernelFigures, TellWhatCannotBeAndWhatFailed) {
     }
   }
   EXPECT_THAT(table, Not(HasSubstr("nan")));
+}
+
+// A GPU whose cuBLAS has the fp8 products of experts but not the largest, and whose PCIe breaks.
+class WithoutCeilings final : public RatedClock {
+ public:
+  absl::Status CanImplement(const KernelWork& /*work*/) const override { return absl::OkStatus(); }
+  absl::StatusOr<KernelTime> Time(const KernelWork& work) override {
+    if (work.gemm().values() == FP8) return absl::UnimplementedError("no algorithm");
+    if (work.has_host_copy()) return absl::InternalError("the link is down");
+    return RatedClock::Time(work);
+  }
+};
+
+TEST(KernelFigures, GoOnWithoutSomeCeilings) {
+  WithoutCeilings clock;
+  const auto figures = MeasureKernels(clock);
+  ASSERT_TRUE(figures.ok()) << figures.status();
+  ASSERT_EQ(figures->ceilings.unknown.size(), 3u);
+  EXPECT_FALSE(figures->ceilings.unknown[0].failed);
+  EXPECT_TRUE(figures->ceilings.unknown[1].failed);
+  // An aim that there is no ceiling for is neither met nor missed.
+  const KernelFigure& mlp = Named(*figures, "expert MLP FP8 8x512");
+  EXPECT_EQ(mlp.floor_us, 0);
+  EXPECT_FALSE(mlp.judged());
+  EXPECT_FALSE(mlp.missed());
+  const std::string table = FiguresTable(*figures);
+  EXPECT_THAT(table, AllOf(HasSubstr("no ceiling of fp8: no algorithm\n"),
+                           HasSubstr("no ceiling of PCIe to the GPU, FAILED: the link is down\n")));
+  EXPECT_THAT(table, ContainsRegex("\nexpert MLP FP8 8x512 [^\n]*  no ceiling 4.1e"));
+  const auto json = nlohmann::json::parse(FiguresJson(*figures));
+  EXPECT_EQ(json["no_ceiling"][0]["not_measured"], "no algorithm");
+  EXPECT_EQ(json["no_ceiling"][2]["failed"], "the link is down");
+  for (const auto& kernel : json["kernels"]) {
+    if (kernel["name"] == "expert MLP FP8 8x512") {
+      EXPECT_FALSE(kernel.contains("met"));
+    }
+  }
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ class Array {
   }
   explicit Array(const std::vector<T>& values) : Array(values.size(), 0) {
     Check(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
+    Check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // The copy may still be under way.
   }
   Array(const Array&) = delete;
   Array& operator=(const Array&) = delete;

@@ -196,6 +196,40 @@ TEST_F(RouterKernel, EveryCombination) {
   }
 }
 
+// Groups that are whole lanes of a chunk of the row, and others; with ties and without.
+TEST_F(RouterKernel, EverySizeOfGroups) {
+  for (const auto& [experts, groups] : std::vector<std::pair<int, int>>{{128, 32},
+                                                                        {96, 24},
+                                                                        {64, 8},
+                                                                        {144, 12},
+                                                                        {256, 16},
+                                                                        {160, 8},
+                                                                        {512, 16},
+                                                                        {90, 15},
+                                                                        {512, 8},
+                                                                        {384, 3},
+                                                                        {512, 2}}) {
+    for (const GroupRank rank : {GroupRank::kBestExpert, GroupRank::kBestTwo}) {
+      for (const bool ties : {false, true}) {
+        SCOPED_TRACE(absl::StrCat(experts, " experts, ", groups, " groups", ties ? ", ties" : ""));
+        const RouterOptions options = {.tokens = 11,
+                                       .experts = experts,
+                                       .top_k = 4,
+                                       .scoring = RouterScoring::kSigmoid,
+                                       .groups = groups,
+                                       .top_groups = (groups + 1) / 2,
+                                       .group_rank = rank};
+        const size_t size = 11 * static_cast<size_t>(experts);
+        if (ties) {
+          RunRouter(options, DrawSteps(size, 5, 0.25f, "group sizes"));
+        } else {
+          ExpectAsDefined(options, DrawNormal(size, 1, "group sizes"), {});
+        }
+      }
+    }
+  }
+}
+
 // Scores 3 1 3 2 | 3 3 0 0 | 3 2 3 1: all groups' best is 3; the sums of the best two are 6, 6, 6.
 TEST_F(RouterKernel, OfEqualOnesTheLowerComesFirst) {
   const std::vector<float> logits = {3, 1, 3, 2, 3, 3, 0, 0, 3, 2, 3, 1};

@@ -48,7 +48,7 @@ class StatedClock final : public KernelClock {
   absl::StatusOr<KernelTime> Time(const KernelWork& work) override {
     ++calls;
     if (on_call != nullptr) on_call(calls);
-    if (calls == fails_at) return absl::InternalError("the device fell off the bus");
+    if (calls >= fails_at && calls < fails_at + failures) return failure;
     double us = Microseconds(work);
     RandomStream random(7, WorkKey(work));
     us *= 1 + gpu_.noise * (2 * random.Unit() - 1);
@@ -79,7 +79,8 @@ class StatedClock final : public KernelClock {
   }
 
   int calls = 0;
-  int fails_at = -1;
+  int fails_at = -1, failures = 1;  // From that call on so many fail.
+  absl::Status failure = absl::InternalError("the device fell off the bus");
   std::function<void(int)> on_call;
 
  private:
