@@ -10,7 +10,7 @@
 #include "models/costs/cost_model.h"
 #include "models/costs/expert_cost_scale.h"
 #include "models/costs/cost_view.h"
-#include "models/kernels/work_times.h"
+#include "models/calibration/work_times.h"
 #include "platforms/cluster.h"
 #include "platforms/network/network.h"
 #include "policies/placement/placement_policy.h"

@@ -9,7 +9,7 @@
 #include "engine/stop_token.h"
 #include "experiments/run_report.h"
 #include "experiments/setup.h"
-#include "models/kernels/work_times.h"
+#include "models/calibration/work_times.h"
 
 namespace epsim {
 

@@ -20,7 +20,7 @@
 #include "models/catalogue.h"
 #include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
-#include "models/kernels/calibration_table.h"
+#include "models/calibration/calibration_table.h"
 #include "models/schedule/schedule_config.h"
 #include "platforms/cluster.h"
 #include "policies/placement/placement_policy.h"

@@ -17,10 +17,10 @@
 #include "experiments/traced_histograms.h"
 #include "experiments/version.h"
 #include "models/catalogue.h"
-#include "models/kernels/calibrate.h"
-#include "models/kernels/calibration_plan.h"
-#include "models/kernels/calibration_table.h"
-#include "models/kernels/gpu_clock.h"
+#include "models/calibration/calibrate.h"
+#include "models/calibration/calibration_plan.h"
+#include "models/calibration/calibration_table.h"
+#include "models/kernels/clock/gpu_clock.h"
 
 namespace epsim {
 namespace {

@@ -11,7 +11,7 @@
 #include "experiments/run.h"
 #include "models/backends/backend.h"
 #include "models/catalogue.h"
-#include "models/kernels/calibration_table.h"
+#include "models/calibration/calibration_table.h"
 #include "nlohmann/json.hpp"
 #include "platforms/cluster.h"
 #include "traces/synthesis/synthesis.pb.h"

@@ -9,7 +9,7 @@
 #include "models/costs/replay_cost_model.h"
 #include "models/costs/roofline_cost_model.h"
 #include "models/costs/roofline_kernel.h"
-#include "models/kernels/work_times.h"
+#include "models/calibration/work_times.h"
 #include "models/number_type.h"
 
 namespace epsim {

@@ -17,7 +17,7 @@
 
 #include "absl/types/span.h"
 #include "models/costs/token_curve.h"
-#include "models/kernels/work_demand.h"
+#include "models/calibration/work_demand.h"
 
 namespace epsim {
 

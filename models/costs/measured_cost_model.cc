@@ -20,7 +20,7 @@
 #include "models/costs/roofline_cost_model.h"
 #include "models/costs/roofline_kernel.h"
 #include "models/costs/token_curve.h"
-#include "models/kernels/work_demand.h"
+#include "models/calibration/work_demand.h"
 #include "models/number_type.h"
 
 namespace epsim {

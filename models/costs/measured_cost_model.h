@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/costs/cost_model.h"
-#include "models/kernels/calibration_table.h"
+#include "models/calibration/calibration_table.h"
 
 namespace epsim {
 

@@ -17,8 +17,8 @@
 #include "models/costs/roofline_kernel.h"
 #include "models/costs/step_executor.h"
 #include "models/costs/token_curve.h"
-#include "models/kernels/calibration_table.h"
-#include "models/kernels/work_demand.h"
+#include "models/calibration/calibration_table.h"
+#include "models/calibration/work_demand.h"
 
 namespace epsim {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/costs/cost_model.h"
-#include "models/kernels/work_times.h"
+#include "models/calibration/work_times.h"
 
 namespace epsim {
 

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "models/kernels/work_demand.h"
+#include "models/calibration/work_demand.h"
 
 namespace epsim {
 

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/kernels/cublas_library.h"
-#include "models/kernels/gpu_device.h"
+#include "models/kernels/clock/gpu_device.h"
 #include "models/number_type.pb.h"
 
 namespace epsim {

@@ -5,7 +5,7 @@
 #include "experiments/answer.h"
 #include "experiments/run.h"
 #include "gtest/gtest.h"
-#include "tests/models/kernels/stated_calibration.h"
+#include "tests/models/calibration/stated_calibration.h"
 
 namespace epsim {
 namespace {

@@ -7,9 +7,9 @@
 #include "CLI/CLI.hpp"
 #include "experiments/commands/commands.h"
 #include "gmock/gmock.h"
-#include "models/kernels/gpu_clock.h"
+#include "models/kernels/clock/gpu_clock.h"
 #include "tests/experiments/small_run.h"
-#include "tests/models/kernels/stated_calibration.h"
+#include "tests/models/calibration/stated_calibration.h"
 
 namespace epsim {
 namespace {

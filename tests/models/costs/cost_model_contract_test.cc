@@ -11,10 +11,10 @@
 #include "models/catalogue.h"
 #include "models/costs/cost_model.h"
 #include "models/costs/step_executor.h"
-#include "models/kernels/work_times.h"
+#include "models/calibration/work_times.h"
 #include "models/number_type.h"
 #include "platforms/cluster.h"
-#include "tests/models/kernels/stated_calibration.h"
+#include "tests/models/calibration/stated_calibration.h"
 
 namespace epsim {
 namespace {

@@ -3,7 +3,7 @@
 
 #include "benchmark/benchmark.h"
 #include "models/costs/measured_cost_model.h"
-#include "tests/models/kernels/stated_calibration.h"
+#include "tests/models/calibration/stated_calibration.h"
 
 namespace epsim {
 namespace {

@@ -12,7 +12,7 @@
 #include "engine/text_proto.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/models/kernels/stated_calibration.h"
+#include "tests/models/calibration/stated_calibration.h"
 
 namespace epsim {
 namespace {

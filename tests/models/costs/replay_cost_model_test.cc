@@ -8,7 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/costs/step_executor.h"
-#include "tests/models/kernels/stated_calibration.h"
+#include "tests/models/calibration/stated_calibration.h"
 
 namespace epsim {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "models/kernels/nvml.h"
+#include "models/kernels/clock/nvml.h"
 
 namespace epsim {
 namespace {

@@ -1,5 +1,5 @@
 // The clock on a GPU, real or stood in for: what it refuses and why, and times that respond as they must.
-#include "models/kernels/gpu_clock.h"
+#include "models/kernels/clock/gpu_clock.h"
 
 #include <memory>
 #include <string>

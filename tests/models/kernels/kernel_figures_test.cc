@@ -1,5 +1,5 @@
 // What is made of measured times, with a clock whose times are stated.
-#include "models/kernels/kernel_figures.h"
+#include "models/kernels/clock/kernel_figures.h"
 
 #include <algorithm>
 #include <string>

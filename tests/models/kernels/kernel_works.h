@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "models/kernels/kernel_work.pb.h"
+#include "models/kernels/clock/kernel_work.pb.h"
 
 namespace epsim::kernel_works {
 

@@ -5,8 +5,8 @@
 #include "absl/status/status.h"
 #include "engine/check.h"
 #include "engine/random_stream.h"
-#include "models/kernels/empty_kernel.h"
-#include "models/kernels/random_data.h"
+#include "models/kernels/clock/empty_kernel.h"
+#include "models/kernels/clock/random_data.h"
 #include "tests/models/kernels/cuda_on_cpu.h"
 #include "tests/models/kernels/gpu_on_cpu.h"
 //

@@ -4,7 +4,7 @@
 #include "absl/strings/match.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "models/kernels/gpu_clock.h"
+#include "models/kernels/clock/gpu_clock.h"
 
 namespace epsim {
 namespace {
