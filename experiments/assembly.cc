@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -171,8 +171,8 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
   ASSIGN_OR_RETURN(const BytesPerSecond memory_bandwidth, ParseHardwareBandwidth(platform.gpu().memory_bandwidth()));
   ASSIGN_OR_RETURN(const RooflineConfig roofline,
                    CompleteRooflineConfig(RooflineOf(experiment.costs()), platform.gpu(), nullptr));
-  parts->copy_rate = BytesPerSecond(
-      std::llround(static_cast<double>(memory_bandwidth.count()) * roofline.gemm().memory_efficiency()));
+  parts->copy_rate =
+      BytesPerSecond(std::llround(static_cast<double>(memory_bandwidth.count()) * roofline.gemm().memory_efficiency()));
   std::optional<ExchangeCost> exchange;
   if (GoesByCoActivation(experiment.placement())) {
     exchange = LearnExchangeCost(parts->cluster, *parts->communication);
@@ -180,7 +180,8 @@ absl::StatusOr<std::unique_ptr<Assembly>> AssembleParts(const ResolvedExperiment
       parts->notes.push_back("topology_aware: the exchange is the same under every placement; expert time decides");
     }
   }
-  parts->cost_view = std::make_unique<ModelCostView>(*parts->costs, parts->expert_cost_scale.get(), std::move(exchange));
+  parts->cost_view =
+      std::make_unique<ModelCostView>(*parts->costs, parts->expert_cost_scale.get(), std::move(exchange));
   RETURN_IF_ERROR(CheckSchedule(experiment.schedule(), *parts->communication, resolved.model(), platform.gpu()));
   RETURN_IF_ERROR(CheckBackend(resolved, *parts->communication, &parts->notes));
   ASSIGN_OR_RETURN(parts->network, NewNetwork(experiment.network(), parts->cluster, &parts->queue));

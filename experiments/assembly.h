@@ -6,11 +6,11 @@
 #include "absl/status/statusor.h"
 #include "engine/event_queue.h"
 #include "experiments/setup.h"
+#include "models/calibration/work_times.h"
 #include "models/communication/communication.h"
 #include "models/costs/cost_model.h"
-#include "models/costs/expert_cost_scale.h"
 #include "models/costs/cost_view.h"
-#include "models/calibration/work_times.h"
+#include "models/costs/expert_cost_scale.h"
 #include "platforms/cluster.h"
 #include "platforms/network/network.h"
 #include "policies/placement/placement_policy.h"
@@ -26,8 +26,8 @@ struct Assembly {
   std::unique_ptr<CostModel> costs;
   std::unique_ptr<const ExpertCostScale> expert_cost_scale;  // Null: all 1.
   std::unique_ptr<Communication> communication;
-  Duration router_overhead{};   // Of choosing replicas, in each call of a router.
-  BytesPerSecond copy_rate{1};  // Of a GPU's memory, as kernels reach it.
+  Duration router_overhead{};                // Of choosing replicas, in each call of a router.
+  BytesPerSecond copy_rate{1};               // Of a GPU's memory, as kernels reach it.
   std::unique_ptr<ModelCostView> cost_view;  // Uses costs.
   // What the reader of a report must know of how the parts go together.
   std::vector<std::string> notes;

@@ -34,7 +34,8 @@ std::vector<std::string> MigrationNotes(const ResolvedExperiment& resolved, cons
   const Bytes expert = ExpertBytes(resolved.model(), experiment.costs().precision().expert_weights());
   const RebalanceConfig& rebalance = experiment.rebalance();
   if (!rebalance.has_none() && rebalance.migration().buffered()) {
-    notes.push_back(absl::StrCat("a buffer of ", HumanBytes(static_cast<double>((expert * shape.slots_per_rank()).count())),
+    notes.push_back(absl::StrCat("a buffer of ",
+                                 HumanBytes(static_cast<double>((expert * shape.slots_per_rank()).count())),
                                  " a GPU receives the weights of a layer"));
   }
   const bool staged = (!rebalance.has_none() && rebalance.migration().source() == MigrationConfig::HOST) ||
@@ -166,8 +167,7 @@ std::vector<std::string> ReplayRun::Notes(const ReplayedSteps& replayed, const R
     notes.push_back("no load had been seen before the scored steps: placed as a server starts, contiguous");
   }
   if (is_bound_) {
-    notes.push_back(
-        "perfect balance: every rank has the mean of all work and of the traffic; a bound, not a policy");
+    notes.push_back("perfect balance: every rank has the mean of all work and of the traffic; a bound, not a policy");
   }
   if (hindsight()) notes.push_back("hindsight: planned on the steps that are scored; a bound, not a policy");
   if (step_routing_ != nullptr) {

@@ -92,7 +92,7 @@ class ReplayRun {
   // None: the placement policy does not go by it.
   std::optional<ExpertProfiler> profiler_;
   std::optional<CoActivationRecorder> co_activation_;
-  std::optional<Placement> as_started_;     // What a server serves on while it is profiled first.
+  std::optional<Placement> as_started_;  // What a server serves on while it is profiled first.
   int64_t seen_steps_ = 0;
   bool is_bound_ = false;
   std::unique_ptr<StepRouting> step_routing_, foreseen_;  // Null: tokens go where the trace says.

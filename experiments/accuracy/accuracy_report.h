@@ -14,8 +14,8 @@ namespace epsim {
 // A case with what is predicted of it, or why nothing is.
 struct PredictedCase {
   const Case* measured;
-  double predicted = 0;          // In the metric of the case.
-  std::string unsupported = {};  // The reason; empty where there is a prediction.
+  double predicted = 0;                     // In the metric of the case.
+  std::string unsupported = {};             // The reason; empty where there is a prediction.
   std::optional<double> balancedness = {};  // CaseModel::balancedness().
 
   double error() const { return predicted / measured->measured - 1; }

@@ -167,13 +167,11 @@ absl::StatusOr<std::unique_ptr<CaseModel>> NewExpertLayerCase(const Case& measur
   ASSIGN_OR_RETURN(const std::string distribution, TextField(measured, "distribution"));
   ASSIGN_OR_RETURN(const std::string mode, TextField(measured, "mode"));
   const bool by_eplb = HasField(measured, "eplb_slots");
-  const PlacementShape shape{.layers = 1,
-                             .experts = experts,
-                             .slots = static_cast<int>(slots),
-                             .ranks = static_cast<int>(ranks)};
+  const PlacementShape shape{
+      .layers = 1, .experts = experts, .slots = static_cast<int>(slots), .ranks = static_cast<int>(ranks)};
   if (slots % ranks != 0 || (slots != experts && !by_eplb)) {
-    return absl::InvalidArgumentError(absl::StrCat(measured.place, ": slots: ", slots, " of ", experts,
-                                                   " experts on ", ranks, " ranks cannot be placed"));
+    return absl::InvalidArgumentError(absl::StrCat(measured.place, ": slots: ", slots, " of ", experts, " experts on ",
+                                                   ranks, " ranks cannot be placed"));
   }
   std::vector<RankWork> works;
   if (distribution == "uniform") {
@@ -184,9 +182,9 @@ absl::StatusOr<std::unique_ptr<CaseModel>> NewExpertLayerCase(const Case& measur
   } else {
     return absl::UnimplementedError(absl::StrCat("distribution \"", distribution, "\" is not modelled"));
   }
-  result->Take(std::move(works), mode != "generation",
-               absl::StrCat(measured.platform, "/", mode, "/ep", ranks, "/slots", slots, "/tokens", tokens, "/",
-                            distribution));
+  result->Take(
+      std::move(works), mode != "generation",
+      absl::StrCat(measured.platform, "/", mode, "/ep", ranks, "/slots", slots, "/tokens", tokens, "/", distribution));
   return result;
 }
 

@@ -1,5 +1,5 @@
-// Fits the parameters of libraries' timing (models/timing) to measured cases, and says how well the result holds for setups that it has
-// not seen.
+// Fits the parameters of libraries' timing (models/timing) to measured cases, and says how well the result holds for
+// setups that it has not seen.
 #pragma once
 
 #include <map>

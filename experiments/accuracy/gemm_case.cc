@@ -34,8 +34,8 @@ class DenseGemmCase : public CaseModel {
     ASSIGN_OR_RETURN(result->timing_, KernelTiming::Create(measured));
     ASSIGN_OR_RETURN(result->tokens_, IntegerField(measured, "m", 1, kMostRows));
     ASSIGN_OR_RETURN(result->shape_, ShapeOf(measured));
-    result->group_ = absl::StrCat(measured.platform, "/dense/m", result->tokens_, "/n", result->shape_.n, "/k",
-                                  result->shape_.k);
+    result->group_ =
+        absl::StrCat(measured.platform, "/dense/m", result->tokens_, "/n", result->shape_.n, "/k", result->shape_.k);
     return result;
   }
 

@@ -16,10 +16,10 @@
 #include "experiments/commands/commands.h"
 #include "experiments/traced_histograms.h"
 #include "experiments/version.h"
-#include "models/catalogue.h"
 #include "models/calibration/calibrate.h"
 #include "models/calibration/calibration_plan.h"
 #include "models/calibration/calibration_table.h"
+#include "models/catalogue.h"
 #include "models/kernels/clock/gpu_clock.h"
 
 namespace epsim {

@@ -4,21 +4,19 @@
 
 #include "engine/check.h"
 #include "engine/status_macros.h"
+#include "models/calibration/work_times.h"
 #include "models/costs/expert_cost_scale.h"
 #include "models/costs/measured_cost_model.h"
 #include "models/costs/replay_cost_model.h"
 #include "models/costs/roofline_cost_model.h"
 #include "models/costs/roofline_kernel.h"
-#include "models/calibration/work_times.h"
 #include "models/number_type.h"
 
 namespace epsim {
 namespace {
 
 // What expert GEMMs with `weights` take as input where nothing is said.
-NumberType MatchingActivations(NumberType weights) {
-  return IsEightBit(weights) || weights == NVFP4 ? weights : BF16;
-}
+NumberType MatchingActivations(NumberType weights) { return IsEightBit(weights) || weights == NVFP4 ? weights : BF16; }
 
 }  // namespace
 

@@ -54,9 +54,9 @@ class CostModel {
   // REQUIRES: `scale` [slots] is positive, or empty: all 1.
   virtual Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const = 0;
   Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot) const { return RoutedExperts(tokens_per_slot, {}); }
-  // A time that the busiest of `gpus` GPUs, of the specified speed in the mean, cannot stay below however a layer's work
-  // is spread over them: `active` experts to be read, once each, and `pairs` token-expert pairs to be computed, both
-  // weighted by the experts' scale.  0 where none is known.
+  // A time that the busiest of `gpus` GPUs, of the specified speed in the mean, cannot stay below however a layer's
+  // work is spread over them: `active` experts to be read, once each, and `pairs` token-expert pairs to be computed,
+  // both weighted by the experts' scale.  0 where none is known.
   virtual Cost LeastExperts(double /*active*/, double /*pairs*/, int /*gpus*/) const { return {}; }
   // Final projection to the vocabulary for the tokens that need logits; once a forward pass.
   virtual Cost LmHead(int64_t tokens) const = 0;

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "models/costs/token_curve.h"
 #include "models/calibration/work_demand.h"
+#include "models/costs/token_curve.h"
 
 namespace epsim {
 

@@ -15,12 +15,12 @@
 #include "engine/check.h"
 #include "engine/status_macros.h"
 #include "engine/unit_text.h"
+#include "models/calibration/work_demand.h"
 #include "models/costs/expert_surface.h"
 #include "models/costs/roofline_attention.h"
 #include "models/costs/roofline_cost_model.h"
 #include "models/costs/roofline_kernel.h"
 #include "models/costs/token_curve.h"
-#include "models/calibration/work_demand.h"
 #include "models/number_type.h"
 
 namespace epsim {
@@ -221,7 +221,8 @@ class MeasuredCostModel final : public CostModel {
  public:
   // REQUIRES: `fallback` is there.
   MeasuredCostModel(const Calibration& calibration, const MeasuredConfig& config, const Precision& precision,
-                    bool permutation, const ModelSpec& model, const GpuPeaks& peaks, std::unique_ptr<CostModel> fallback)
+                    bool permutation, const ModelSpec& model, const GpuPeaks& peaks,
+                    std::unique_ptr<CostModel> fallback)
       : curves_(calibration, peaks), fallback_(std::move(fallback)) {
     notes_.push_back(absl::StrCat("times were measured on ", HardwareText(calibration.hardware),
                                   calibration.date.empty() ? "" : ", " + calibration.date));
@@ -396,10 +397,11 @@ absl::StatusOr<std::unique_ptr<CostModel>> NewMeasuredCostModel(const Calibratio
                                                                 const Precision& precision, bool permutation,
                                                                 const ModelSpec& model, const GpuSpec& gpu) {
   // Also checks that GPU, precision and model go together.
-  ASSIGN_OR_RETURN(std::unique_ptr<CostModel> fallback, NewRooflineCostModel(config.roofline(), precision, permutation, model, gpu));
+  ASSIGN_OR_RETURN(std::unique_ptr<CostModel> fallback,
+                   NewRooflineCostModel(config.roofline(), precision, permutation, model, gpu));
   ASSIGN_OR_RETURN(const GpuPeaks peaks, MakeGpuPeaks(gpu));
   auto costs = std::make_unique<MeasuredCostModel>(calibration, config, precision, permutation, model, peaks,
-                                                    std::move(fallback));
+                                                   std::move(fallback));
   if (config.fallback() == MeasuredConfig::NONE) {
     return absl::InvalidArgumentError(absl::StrCat("measured.table: ", calibration.place, " has no measurement for ",
                                                    absl::StrJoin(costs->missing(), ", "),

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "models/costs/cost_model.h"
 #include "models/calibration/calibration_table.h"
+#include "models/costs/cost_model.h"
 
 namespace epsim {
 
@@ -30,10 +30,10 @@ absl::StatusOr<MeasuredConfig> CompleteMeasuredConfig(const MeasuredConfig& conf
 // utilisation.  A kernel that was measured in no size, or not with these numbers, is missing, and with it its stage.
 // A stage's source is kMeasured where all of its kernels lie inside what was measured, else kExtended.
 //
-// More tokens are not said to take less time, as far as the tables allow: of a kernel over tokens a time lies between the
-// two measurements around it, so that it falls below an earlier one only where measurements fall.  Twice the tokens in
-// every slot of a histogram take no less either; in one slot of many they may be said to take a little less, where the
-// measurements around it differ in utilisation: up to 3 % on the stated GPU of the tests.
+// More tokens are not said to take less time, as far as the tables allow: of a kernel over tokens a time lies between
+// the two measurements around it, so that it falls below an earlier one only where measurements fall.  Twice the tokens
+// in every slot of a histogram take no less either; in one slot of many they may be said to take a little less, where
+// the measurements around it differ in utilisation: up to 3 % on the stated GPU of the tests.
 //
 // Fails where the tables cannot be read, and where something is missing and there is no fall-back: the error lists it.
 // REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT, `config` is complete.

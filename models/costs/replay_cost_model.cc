@@ -11,14 +11,14 @@
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/status_macros.h"
+#include "models/calibration/calibration_table.h"
+#include "models/calibration/work_demand.h"
 #include "models/costs/expert_surface.h"
 #include "models/costs/measured_cost_model.h"
 #include "models/costs/roofline_cost_model.h"
 #include "models/costs/roofline_kernel.h"
 #include "models/costs/step_executor.h"
 #include "models/costs/token_curve.h"
-#include "models/calibration/calibration_table.h"
-#include "models/calibration/work_demand.h"
 
 namespace epsim {
 namespace {
@@ -69,7 +69,8 @@ std::set<int64_t> Chosen(const google::protobuf::RepeatedField<uint32_t>& chosen
 class ReplayCostModel final : public CostModel, public StepExecutor {
  public:
   ReplayCostModel(const ReplayConfig& config, const Precision& precision, bool permutation, const ModelSpec& model,
-                  const GpuSpec& gpu, const GpuPeaks& peaks, std::unique_ptr<CostModel> others, std::shared_ptr<WorkTimes> times)
+                  const GpuSpec& gpu, const GpuPeaks& peaks, std::unique_ptr<CostModel> others,
+                  std::shared_ptr<WorkTimes> times)
       : config_(config),
         precision_(precision),
         permutation_(permutation),
@@ -99,8 +100,8 @@ class ReplayCostModel final : public CostModel, public StepExecutor {
   }
 
   Cost RoutedExperts(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const override {
-    const bool extends = surface_.has_value() && !surface_->empty() &&
-                         (!permutation_ || (!permute_.empty() && !unpermute_.empty()));
+    const bool extends =
+        surface_.has_value() && !surface_->empty() && (!permutation_ || (!permute_.empty() && !unpermute_.empty()));
     if (!extends) return others_->RoutedExperts(tokens_per_slot, scale);
     const ExpertLoad load = ExpertLoad::Of(tokens_per_slot, surface_->tile());
     const ExpertLoad weighted = scale.empty() ? load : ExpertLoad::Of(tokens_per_slot, scale, surface_->tile());
@@ -356,8 +357,7 @@ absl::StatusOr<ReplayConfig> CompleteReplayConfig(const ReplayConfig& config, co
 
 absl::StatusOr<std::unique_ptr<CostModel>> NewReplayCostModel(const ReplayConfig& config, const Precision& precision,
                                                               bool permutation, const ModelSpec& model,
-                                                              const GpuSpec& gpu,
-                                                              std::shared_ptr<WorkTimes> times) {
+                                                              const GpuSpec& gpu, std::shared_ptr<WorkTimes> times) {
   absl::StatusOr<std::unique_ptr<CostModel>> others =
       config.has_measured() ? NewMeasuredCostModel(config.measured(), precision, permutation, model, gpu)
                             : NewRooflineCostModel(config.roofline(), precision, permutation, model, gpu);

@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "models/costs/cost_model.h"
 #include "models/calibration/work_times.h"
+#include "models/costs/cost_model.h"
 
 namespace epsim {
 
@@ -26,7 +26,6 @@ absl::StatusOr<ReplayConfig> CompleteReplayConfig(const ReplayConfig& config, co
 // REQUIRES: no type in `precision` is NUMBER_TYPE_DEFAULT, `config` is complete.
 absl::StatusOr<std::unique_ptr<CostModel>> NewReplayCostModel(const ReplayConfig& config, const Precision& precision,
                                                               bool permutation, const ModelSpec& model,
-                                                              const GpuSpec& gpu,
-                                                              std::shared_ptr<WorkTimes> times);
+                                                              const GpuSpec& gpu, std::shared_ptr<WorkTimes> times);
 
 }  // namespace epsim

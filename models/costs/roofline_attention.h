@@ -5,9 +5,9 @@
 #include <memory>
 
 #include "models/costs/costs.pb.h"
-#include "models/number_type.h"
 #include "models/costs/roofline_kernel.h"
 #include "models/model.pb.h"
+#include "models/number_type.h"
 #include "traces/workload/step_batch.h"
 
 namespace epsim {
@@ -44,8 +44,8 @@ class RooflineAttention {
 std::unique_ptr<RooflineAttention> NewContextAttention(const ModelSpec& model, const GpuRates& rates,
                                                        NumberType weights, NumberType kv_cache);
 
-// Latent attention proper in decode, without what is around it in the block: `tokens` tokens with `context` cache entries
-// in all.  REQUIRES: the model has latent attention.
+// Latent attention proper in decode, without what is around it in the block: `tokens` tokens with `context` cache
+// entries in all.  REQUIRES: the model has latent attention.
 double LatentDecodePicoseconds(const ModelSpec& model, const GpuRates& rates, NumberType kv_cache, double tokens,
                                double context);
 

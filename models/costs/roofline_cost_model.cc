@@ -10,10 +10,10 @@
 #include "engine/check.h"
 #include "engine/status_macros.h"
 #include "models/catalogue.h"
-#include "models/number_type.h"
 #include "models/costs/roofline_attention.h"
 #include "models/costs/roofline_experts.h"
 #include "models/costs/roofline_kernel.h"
+#include "models/number_type.h"
 
 namespace epsim {
 namespace {

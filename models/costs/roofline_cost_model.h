@@ -18,7 +18,8 @@ namespace epsim {
 //   router          norm, GEMM [experts, H] in bf16, top-k (2 * experts + 8 * top_k B)
 //   quantisation    a(H) + 2 * H B a token, in the type of dispatch or, where that is bf16, of expert activations
 //   head            norm (4 * H B), GEMM [vocabulary, H]
-//   routed experts  RooflineExperts (roofline_experts.h), with `permutation` and RooflinePermutation.  Experts of unequal
+//   routed experts  RooflineExperts (roofline_experts.h), with `permutation` and RooflinePermutation.  Experts of
+//   unequal
 //                   cost count by their scale s: active = sum s, pairs = sum s * t, tiles s times as long; the floors
 //                   are those of the kernels and stay.
 //

@@ -11,8 +11,8 @@
 
 namespace epsim {
 
-// Rows from the order of tokens to that of slots, where an exchange does not deliver them so, and results back, weighted
-// and added up:
+// Rows from the order of tokens to that of slots, where an exchange does not deliver them so, and results back,
+// weighted and added up:
 //   scatter  kernel_floor + pairs * 2 * a(H) B
 //   gather   kernel_floor + (pairs + tokens) * 2 * H B
 // A library that reads the rows where they are has the second kernel only.
@@ -43,8 +43,8 @@ class RooflineExperts {
   // `scale` as of CostModel::RoutedExperts: active slots, pairs and tiles count by it; the floors are those of the
   // kernels and stay.
   double Picoseconds(absl::Span<const int32_t> tokens_per_slot, absl::Span<const double> scale) const;
-  // As of CostModel::LeastExperts.  Times beyond the floors are convex in the sums over slots, so that the mean over the
-  // GPUs is not below the time of the means.
+  // As of CostModel::LeastExperts.  Times beyond the floors are convex in the sums over slots, so that the mean over
+  // the GPUs is not below the time of the means.
   double LeastPicoseconds(double active, double pairs, int gpus) const;
 
  private:

@@ -16,11 +16,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/kernels/clock/gpu_device.h"
 #include "models/kernels/cublas_library.h"
 #include "models/kernels/cuda_objects.h"
 #include "models/kernels/device_buffer.h"
 #include "models/kernels/expert_mlp.h"
-#include "models/kernels/clock/gpu_device.h"
 #include "models/kernels/swiglu_gpu.h"
 #include "models/kernels/tensor_product.h"
 

@@ -9,8 +9,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/kernels/cublas_library.h"
 #include "models/kernels/clock/gpu_device.h"
+#include "models/kernels/cublas_library.h"
 #include "models/number_type.pb.h"
 
 namespace epsim {

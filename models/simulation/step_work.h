@@ -29,7 +29,8 @@ struct StepWork {
   // Of a routing policy's kernel, which the router's stage takes as well: parts as in `split.attention`; empty where no
   // layer is routed anew.  [MoE layers, parts, ranks]
   std::vector<Duration> routing_overhead;
-  // Every rank takes the mean of what the ranks take for the batch (attention, routers...): of a bound, balanced_work.h.
+  // Every rank takes the mean of what the ranks take for the batch (attention, routers...): of a bound,
+  // balanced_work.h.
   bool level = false;
 
   int pieces() const { return split.shape.pieces(); }

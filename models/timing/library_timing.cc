@@ -113,8 +113,8 @@ std::string FieldValue(const google::protobuf::Message& message, const google::p
   return value;
 }
 
-// Puts what `own` sets of `library` in place of what `timing` has.  Returns the names of the fields that `timing` keeps:
-// those that are not set, or to the same.
+// Puts what `own` sets of `library` in place of what `timing` has.  Returns the names of the fields that `timing`
+// keeps: those that are not set, or to the same.
 std::vector<std::string> Replace(std::string_view library, const LibraryTiming& own, LibraryTiming* timing) {
   const google::protobuf::FieldDescriptor& field = FieldOf(library);
   const google::protobuf::Reflection& reflection = *LibraryTiming::GetReflection();

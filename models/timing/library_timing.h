@@ -1,4 +1,5 @@
-// How fast the kernels of each library are on each family of GPUs: fitted to published measurements, or to a user's own.
+// How fast the kernels of each library are on each family of GPUs: fitted to published measurements, or to a user's
+// own.
 #pragma once
 
 #include <string>
@@ -29,8 +30,8 @@ absl::StatusOr<LibraryTiming> FindTiming(std::string_view library, std::string_v
 absl::StatusOr<LibraryTiming> TimingFor(std::string_view library, const PlatformSpec& platform, int nodes,
                                         const LibraryTiming& own, std::vector<std::string>* notes);
 
-// The same of kernels that compute on one `gpu`, whatever its links.  `where` is the message that holds what `own` sets,
-// for errors: "roofline.gemm".
+// The same of kernels that compute on one `gpu`, whatever its links.  `where` is the message that holds what `own`
+// sets, for errors: "roofline.gemm".
 absl::StatusOr<LibraryTiming> KernelTimingFor(std::string_view library, std::string_view where, const GpuSpec& gpu,
                                               const LibraryTiming& own, std::vector<std::string>* notes);
 

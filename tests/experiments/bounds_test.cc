@@ -139,8 +139,8 @@ class PerfectBalance : public Bounds, public testing::WithParamInterface<Strateg
 
 TEST_P(PerfectBalance, NoStepBeatsItWhereRanksHaveEquallyManyTokens) { Compare(true); }
 
-// With a[r] of attention on rank r and e[r] of experts behind, ranks meet again at max over r of (a[r] + e[r]), which can
-// be less than max a + mean e, but not than mean a + mean e.
+// With a[r] of attention on rank r and e[r] of experts behind, ranks meet again at max over r of (a[r] + e[r]), which
+// can be less than max a + mean e, but not than mean a + mean e.
 TEST_P(PerfectBalance, NoStepBeatsItWhereRanksHaveUnequalTokens) { Compare(false); }
 
 INSTANTIATE_TEST_SUITE_P(All, PerfectBalance, testing::ValuesIn(kStrategies),

@@ -63,7 +63,8 @@ TEST_F(HostileInput, CostsThatNoGpuHas) {
   ExpectProblem(run + "gemm.floor=100 s'", 2, {"roofline.gemm.floor: \"100 s\" is not from 0 to 1 s"});
   ExpectProblem(run + "gemm.floor=8000000 s'", 2, {"roofline.gemm.floor: \"8000000 s\" is not from 0 to 1 s"});
   ExpectProblem(run + "gemm.grouped_floor=2 s'", 2, {"roofline.gemm.grouped_floor: \"2 s\" is not from 0 to 1 s"});
-  ExpectProblem(run + "attention.decode_floor=2 s'", 2, {"roofline.attention.decode_floor: \"2 s\" is not from 0 to 1 s"});
+  ExpectProblem(run + "attention.decode_floor=2 s'", 2,
+                {"roofline.attention.decode_floor: \"2 s\" is not from 0 to 1 s"});
   ExpectProblem(run + "gemm.memory_efficiency=1e-300'", 2, {"gemm.memory_efficiency: 1e-300 is not in [0.001, 1]"});
   ExpectProblem(run + "gemm.compute_efficiency=1e-30'", 2, {"gemm.compute_efficiency: 1e-30 is not in [0.001, 1]"});
 }
@@ -101,9 +102,10 @@ TEST_F(HostileInput, AStepOfYearsIsRefused) {
     description: "an abacus" gpus_per_node: 4
     gpu { name: "gpu" memory: "1000 PB" memory_bandwidth: "1 MB/s" bf16: "1 GFLOP/s" sms: 100 }
     nvlink { bandwidth: "1 MB/s" latency: "1 s" } nic { bandwidth: "1 MB/s" latency: "1 s" })");
-  ExpectProblem("run " + experiment_ + " --out " + P("out/a") +
-                    " --set costs.roofline.gemm.memory_efficiency=0.001 --set costs.roofline.gemm.compute_efficiency=0.001",
-                2, {"step 20, of 32 tokens, takes 600 s of simulated time or more"});
+  ExpectProblem(
+      "run " + experiment_ + " --out " + P("out/a") +
+          " --set costs.roofline.gemm.memory_efficiency=0.001 --set costs.roofline.gemm.compute_efficiency=0.001",
+      2, {"step 20, of 32 tokens, takes 600 s of simulated time or more"});
 }
 
 // Steps of minutes, thousands of them: the clock would go on, but not without end.
@@ -111,15 +113,17 @@ TEST_F(HostileInput, ARunOfMonthsIsRefused) {
   WriteTrace("small.eptrace", 4000, 40);
   const std::string platform = ReadFile(P("platform.txtpb"));
   WriteFile("platform.txtpb", absl::StrReplaceAll(platform, {{"1 TB/s", "1 MB/s"}}));
-  ExpectProblem("run " + experiment_ + " --out " + P("out/a") +
-                    " --set workload.continuous.running_requests_per_rank=1 --set costs.roofline.gemm.memory_efficiency=0.3"
-                    " --set costs.roofline.gemm.floor=1s",
-                2, {"passes 30 days of simulated time, the longest run"});
+  ExpectProblem(
+      "run " + experiment_ + " --out " + P("out/a") +
+          " --set workload.continuous.running_requests_per_rank=1 --set costs.roofline.gemm.memory_efficiency=0.3"
+          " --set costs.roofline.gemm.floor=1s",
+      2, {"passes 30 days of simulated time, the longest run"});
 }
 
 TEST_F(HostileInput, WrongFlagsAreNamedInOneLine) {
   const std::string commands =
-      "; the commands are run, compare, check, list, place, maxload, validate, fit, calibrate, trace (see `epsim --help`)";
+      "; the commands are run, compare, check, list, place, maxload, validate, fit, calibrate, trace (see `epsim "
+      "--help`)";
   ExpectProblem("", 2, {"epsim: no command after `epsim`" + commands});
   ExpectProblem("rum", 2, {"epsim: `epsim` has no command \"rum\"" + commands});
   ExpectProblem("--nonsense", 2, {"epsim: `epsim` has no flag --nonsense" + commands});

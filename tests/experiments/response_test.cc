@@ -204,7 +204,8 @@ TEST_F(Response, RelabelledExpertsAreBalancedTheSameWithReplicas) {
 
 // --- Experts that cost more take more. ---
 
-// Each stage of the experts: 2 * 9.276 + 3 * 1.61 us of floors (deep_gemm on Hopper; SwiGLU, rows there and back) and the rest.
+// Each stage of the experts: 2 * 9.276 + 3 * 1.61 us of floors (deep_gemm on Hopper; SwiGLU, rows there and back) and
+// the rest.
 TEST_F(Response, TwiceTheCostOfEveryExpertDoublesItsStageBeyondTheFloors) {
   constexpr double kFloors = 23.382e6;
   const auto witness = [&](std::vector<std::string> set) {

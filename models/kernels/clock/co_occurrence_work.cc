@@ -2,10 +2,10 @@
 #include <vector>
 
 #include "engine/status_macros.h"
-#include "models/kernels/co_occurrence_gpu.h"
-#include "models/kernels/device_buffer.h"
 #include "models/kernels/clock/gpu_work.h"
 #include "models/kernels/clock/random_ids.h"
+#include "models/kernels/co_occurrence_gpu.h"
+#include "models/kernels/device_buffer.h"
 
 namespace epsim {
 namespace {

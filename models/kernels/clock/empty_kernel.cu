@@ -1,5 +1,5 @@
-#include "models/kernels/cuda_stream.h"
 #include "models/kernels/clock/empty_kernel.h"
+#include "models/kernels/cuda_stream.h"
 
 namespace epsim {
 namespace {

@@ -5,10 +5,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
-#include "models/kernels/device_buffer.h"
-#include "models/kernels/expert_mlp_gpu.h"
 #include "models/kernels/clock/gpu_work.h"
 #include "models/kernels/clock/random_data.h"
+#include "models/kernels/device_buffer.h"
+#include "models/kernels/expert_mlp_gpu.h"
 
 namespace epsim {
 namespace {

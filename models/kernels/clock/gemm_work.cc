@@ -2,10 +2,10 @@
 #include <vector>
 
 #include "engine/status_macros.h"
-#include "models/kernels/device_buffer.h"
-#include "models/kernels/expert_mlp.h"
 #include "models/kernels/clock/gpu_work.h"
 #include "models/kernels/clock/random_data.h"
+#include "models/kernels/device_buffer.h"
+#include "models/kernels/expert_mlp.h"
 #include "models/kernels/tensor_product.h"
 
 namespace epsim {

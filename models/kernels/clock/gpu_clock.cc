@@ -10,10 +10,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
-#include "models/kernels/cuda_objects.h"
 #include "models/kernels/clock/gpu_device.h"
 #include "models/kernels/clock/gpu_work.h"
 #include "models/kernels/clock/graph_timer.h"
+#include "models/kernels/cuda_objects.h"
 
 namespace epsim {
 namespace {

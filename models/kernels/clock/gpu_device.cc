@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
-#include "models/kernels/cuda_status.h"
 #include "models/kernels/clock/nvml.h"
+#include "models/kernels/cuda_status.h"
 
 namespace epsim {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/kernels/cublas_library.h"
 #include "models/kernels/clock/kernel_work.pb.h"
+#include "models/kernels/cublas_library.h"
 
 namespace epsim {
 

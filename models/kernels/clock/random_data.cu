@@ -1,9 +1,9 @@
 #include <algorithm>
 
+#include "models/kernels/clock/random_data.h"
 #include "models/kernels/cuda_stream.h"
 #include "models/kernels/device.cuh"
 #include "models/kernels/fp8.h"
-#include "models/kernels/clock/random_data.h"
 
 namespace epsim {
 namespace {

@@ -2,9 +2,9 @@
 #include <vector>
 
 #include "engine/status_macros.h"
-#include "models/kernels/device_buffer.h"
 #include "models/kernels/clock/gpu_work.h"
 #include "models/kernels/clock/random_data.h"
+#include "models/kernels/device_buffer.h"
 #include "models/kernels/router_gpu.h"
 
 namespace epsim {

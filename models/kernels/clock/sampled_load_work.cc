@@ -1,6 +1,6 @@
 #include "engine/status_macros.h"
-#include "models/kernels/device_buffer.h"
 #include "models/kernels/clock/gpu_work.h"
+#include "models/kernels/device_buffer.h"
 #include "models/kernels/sampled_load_gpu.h"
 
 namespace epsim {

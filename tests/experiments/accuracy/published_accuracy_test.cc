@@ -39,8 +39,8 @@ int CountJudged(const std::vector<Case>& cases, const std::set<std::string>& kin
   return judged;
 }
 
-// Fits what the shipped plan has for `cases`.  The catalogue must hold what comes out; returned are the rows as predicted
-// by fits that have not seen their setup.
+// Fits what the shipped plan has for `cases`.  The catalogue must hold what comes out; returned are the rows as
+// predicted by fits that have not seen their setup.
 std::vector<PredictedCase> FitAsShipped(const std::vector<Case>& cases) {
   const FitPlan plan = ShippedFitPlan();
   Timings timings;

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "gtest/gtest.h"
-#include "models/catalogue.h"
 #include "models/calibration/calibration_table.h"
+#include "models/catalogue.h"
 
 namespace epsim {
 namespace {

@@ -5,10 +5,10 @@
 #include <utility>
 #include <vector>
 
-#include "models/catalogue.h"
 #include "models/calibration/calibrate.h"
 #include "models/calibration/calibration_plan.h"
 #include "models/calibration/calibration_table.h"
+#include "models/catalogue.h"
 #include "platforms/platform.pb.h"
 #include "tests/models/calibration/stated_clock.h"
 

@@ -8,10 +8,10 @@
 
 #include "engine/text_proto.h"
 #include "gtest/gtest.h"
+#include "models/calibration/work_times.h"
 #include "models/catalogue.h"
 #include "models/costs/cost_model.h"
 #include "models/costs/step_executor.h"
-#include "models/calibration/work_times.h"
 #include "models/number_type.h"
 #include "platforms/cluster.h"
 #include "tests/models/calibration/stated_calibration.h"
@@ -100,13 +100,13 @@ TEST(CostModelContractTest, EveryModelOnEveryGpu) {
           if (StepExecutor* executor = model_costs.executor(); executor != nullptr) {
             const std::vector<int32_t> slots = {1, 0, 5};
             const std::vector<int64_t> router_tokens = {16};
-            const absl::Status status = executor->Execute(
-                {.layers = 1,
-                 .pieces = 1,
-                 .ranks = 1,
-                 .tokens_per_slot = [&](int, int) -> absl::Span<const int32_t> { return slots; },
-                 .router_tokens = router_tokens},
-                {});
+            const absl::Status status =
+                executor->Execute({.layers = 1,
+                                   .pieces = 1,
+                                   .ranks = 1,
+                                   .tokens_per_slot = [&](int, int) -> absl::Span<const int32_t> { return slots; },
+                                   .router_tokens = router_tokens},
+                                  {});
             ASSERT_TRUE(status.ok()) << status;
             EXPECT_EQ(model_costs.RoutedExperts({1, 0, 5}).source, CostSource::kReplay);
             EXPECT_EQ(model_costs.RoutedExperts({2, 0, 5}).source, CostSource::kExtended);

@@ -39,7 +39,7 @@ TEST(RooflineAttentionTest, LongPrefillIsBoundByOperations) {
   gpu.set_bf16("1024 TFLOP/s");
   const auto costs = RoundCosts(RoundConfig(), RoundModel(), gpu);
   EXPECT_NEAR((costs->Attention(Prefill(16, 4096, 4096)).time - costs->Attention(Prefill(64, 1024, 1024)).time).count(),
-            67'125'248 - 50'331'648, 1);
+              67'125'248 - 50'331'648, 1);
 }
 
 // Half the efficiency, twice the time of operations: decode of one token in a context of 2^20 takes 2^20 * 512
@@ -54,9 +54,9 @@ TEST(RooflineAttentionTest, PhasesHaveTheirOwnEfficiency) {
     return RoundCosts(config, RoundModel(), gpu)->Attention(load).time.count();
   };
   const AttentionLoad decode = Decode(1, 1 << 20), prefill = Prefill(1, 1024, 1024);
-  EXPECT_NEAR(time("attention.decode_compute_efficiency=0.5", decode) -
-                  time("attention.decode_compute_efficiency=1", decode),
-              2'097'152, 1);
+  EXPECT_NEAR(
+      time("attention.decode_compute_efficiency=0.5", decode) - time("attention.decode_compute_efficiency=1", decode),
+      2'097'152, 1);
   EXPECT_EQ(time("attention.prefill_compute_efficiency=0.5", decode),
             time("attention.prefill_compute_efficiency=1", decode));
   EXPECT_NEAR(time("attention.prefill_compute_efficiency=0.5", prefill) -
@@ -69,14 +69,15 @@ TEST(RooflineAttentionTest, NoTokensCostTheFloors) { EXPECT_NEAR(Attention(Atten
 
 // With an output gate the first projection is [384, 256]: 128 * 256 * 2 weights and 2 * 128 * 2 outputs more.
 TEST(RooflineAttentionTest, AnOutputGateWidensTheQueryProjection) {
-  EXPECT_NEAR(Attention(Decode(2, 160), "gqa { kv_heads: 2 head_dim: 32 output_gate: true }") - Attention(Decode(2, 160)),
-            65'536 + 512, 1);
+  EXPECT_NEAR(
+      Attention(Decode(2, 160), "gqa { kv_heads: 2 head_dim: 32 output_gate: true }") - Attention(Decode(2, 160)),
+      65'536 + 512, 1);
 }
 
 // In half of the layers each of the two tokens sees 16 of its 80: attention there is 2 * 16 * 256 + 1,024 = 9,216.
 TEST(RooflineAttentionTest, LocalLayersAreAveragedIn) {
   EXPECT_NEAR(Attention(Decode(2, 160), "gqa { kv_heads: 2 head_dim: 32 } local_window: 16 full_attention_interval: 2"),
-            6'250'112 - 41'984 + (41'984 + 9'216) / 2, 1);
+              6'250'112 - 41'984 + (41'984 + 9'216) / 2, 1);
 }
 
 // Absorbed, h = 4, c = 32, dn = 16, dr = 8, dv = 16, entry = 80 B:

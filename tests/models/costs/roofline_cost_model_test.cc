@@ -51,16 +51,14 @@ TEST(RooflineRoutedExpertsTest, ComputesWholeTiles) {
 }
 
 // 4 SMs work on tiles of 128 columns, at 1 ps an operation of the whole GPU: 4 * 2 * 16 * 128 * 256 = 4,194,304 each in
-// gate and up.  One row of tiles has two of them, two rows have four: both are one wave.  Narrower tiles do better: at 64
-// columns one row has four of half the time, so that a wave is full.
+// gate and up.  One row of tiles has two of them, two rows have four: both are one wave.  Narrower tiles do better: at
+// 64 columns one row has four of half the time, so that a wave is full.
 TEST(RooflineRoutedExpertsTest, ComputesInWaves) {
   GpuSpec gpu = RoundGpu();
   gpu.set_sms(4);
   gpu.set_bf16("1 TFLOP/s");
   gpu.set_memory_bandwidth("900000 TB/s");
-  const auto beyond_floors = [&](const std::vector<int32_t>& tokens) {
-    return Experts("", tokens, gpu) - 7'000'000;
-  };
+  const auto beyond_floors = [&](const std::vector<int32_t>& tokens) { return Experts("", tokens, gpu) - 7'000'000; };
   // Gate and up [256, 256] and down [256, 128].
   EXPECT_NEAR(beyond_floors({1}), 2'097'152 + 1'048'576, 2);
   EXPECT_NEAR(beyond_floors({1, 16}), 4'194'304 + 2'097'152, 2);
@@ -84,17 +82,17 @@ TEST(RooflineRoutedExpertsTest, AnSmLoadsItsOperands) {
 // Weights 2 * (32,768 + 4 * 2) and 32,768 + 4 * 2, rows in of 256 + 8 and 128 + 4.
 TEST(RooflineRoutedExpertsTest, Fp8CarriesItsScales) {
   EXPECT_NEAR(Experts("expert_weights: FP8", kHistogram),
-            7'000'000 + (2 * 65'552 + 20 * 776) + 20 * 644 + (2 * 32'776 + 20 * 644), 1);
+              7'000'000 + (2 * 65'552 + 20 * 776) + 20 * 644 + (2 * 32'776 + 20 * 644), 1);
 }
 
 // 4.25 bits a weight, activations as in bf16.
 TEST(RooflineRoutedExpertsTest, Mxfp4ReadsLessButComputesInBf16) {
   EXPECT_NEAR(Experts("expert_weights: MXFP4", kHistogram),
-            7'000'000 + (2 * 34'816 + 20 * 1'024) + 15'360 + (2 * 17'408 + 20 * 768), 1);
+              7'000'000 + (2 * 34'816 + 20 * 1'024) + 15'360 + (2 * 17'408 + 20 * 768), 1);
   GpuSpec slow = RoundGpu();
   slow.set_bf16("1 TFLOP/s");
   EXPECT_NEAR(Experts("expert_weights: MXFP4", kHistogram, slow),
-            Slow(2 * 34'816 + 20 * 1'024, 15'360, 2 * 17'408 + 20 * 768), 1);
+              Slow(2 * 34'816 + 20 * 1'024, 15'360, 2 * 17'408 + 20 * 768), 1);
 }
 
 // With activations in fp4 it computes at the fp4 peak: 48 rows at 1 ps an operation; rows in of 136 and 68 B.
@@ -102,27 +100,28 @@ TEST(RooflineRoutedExpertsTest, Mxfp4ActivationsUseTheFp4Units) {
   GpuSpec slow = RoundGpu();
   slow.set_fp4("1 TFLOP/s");
   EXPECT_NEAR(Experts("expert_weights: MXFP4 expert_activations: MXFP4", kHistogram, slow),
-            Slow(2 * 34'816 + 20 * (136 + 512), 20 * (512 + 68), 2 * 17'408 + 20 * (68 + 512)), 1);
+              Slow(2 * 34'816 + 20 * (136 + 512), 20 * (512 + 68), 2 * 17'408 + 20 * (68 + 512)), 1);
 }
 
 // Weights 2 * (32,768 + 128 * 8) and 32,768 + 256 * 4, rows in of 256 + 8 and 128 + 4.
 TEST(RooflineRoutedExpertsTest, Mxfp8UsesTheFp8Units) {
   EXPECT_NEAR(Experts("expert_weights: MXFP8", kHistogram),
-            7'000'000 + (2 * 67'584 + 20 * 776) + 20 * 644 + (2 * 33'792 + 20 * 644), 1);
+              7'000'000 + (2 * 67'584 + 20 * 776) + 20 * 644 + (2 * 33'792 + 20 * 644), 1);
   GpuSpec slow = RoundGpu();
   slow.set_fp8("1 TFLOP/s");
   EXPECT_NEAR(Experts("expert_weights: MXFP8", kHistogram, slow),
-            Slow(2 * 67'584 + 20 * 776, 20 * 644, 2 * 33'792 + 20 * 644), 1);
+              Slow(2 * 67'584 + 20 * 776, 20 * 644, 2 * 33'792 + 20 * 644), 1);
 }
 
 // NVFP4 weights take NVFP4 activations: rows in of 128 + 16 and 64 + 8 B, 4.5 bits a weight.
 TEST(RooflineRoutedExpertsTest, Nvfp4UsesTheFp4Units) {
   EXPECT_NEAR(Experts("expert_weights: NVFP4", kHistogram),
-            7'000'000 + (2 * 2 * 128 * 144 + 20 * (144 + 512)) + 20 * (512 + 72) + (2 * 256 * 72 + 20 * (72 + 512)), 1);
+              7'000'000 + (2 * 2 * 128 * 144 + 20 * (144 + 512)) + 20 * (512 + 72) + (2 * 256 * 72 + 20 * (72 + 512)),
+              1);
   GpuSpec slow = RoundGpu();
   slow.set_fp4("1 TFLOP/s");
   EXPECT_NEAR(Experts("expert_weights: NVFP4", kHistogram, slow),
-            Slow(2 * 2 * 128 * 144 + 20 * (144 + 512), 20 * (512 + 72), 2 * 256 * 72 + 20 * (72 + 512)), 1);
+              Slow(2 * 2 * 128 * 144 + 20 * (144 + 512), 20 * (512 + 72), 2 * 256 * 72 + 20 * (72 + 512)), 1);
 }
 
 // Four-bit weights with eight-bit activations are computed in the wider of the two.
@@ -130,7 +129,7 @@ TEST(RooflineRoutedExpertsTest, Mxfp4WithMxfp8UsesTheFp8Units) {
   GpuSpec slow = RoundGpu();
   slow.set_fp8("1 TFLOP/s");
   EXPECT_NEAR(Experts("expert_weights: MXFP4 expert_activations: MXFP8", kHistogram, slow),
-            Slow(2 * 34'816 + 20 * 776, 20 * 644, 2 * 17'408 + 20 * 644), 1);
+              Slow(2 * 34'816 + 20 * 776, 20 * 644, 2 * 17'408 + 20 * 644), 1);
 }
 
 int64_t Scaled(const std::vector<int32_t>& tokens, const std::vector<double>& scale, const GpuSpec& gpu = RoundGpu()) {
@@ -140,7 +139,7 @@ int64_t Scaled(const std::vector<int32_t>& tokens, const std::vector<double>& sc
 // Slots of scale 2 and 0.5 with 3 and 17 tokens: active 2.5, pairs 2 * 3 + 0.5 * 17 = 14.5.
 TEST(RooflineRoutedExpertsTest, AScaleCountsWeightsAndActivations) {
   EXPECT_NEAR(Scaled(kHistogram, {2, 100, 0.5}),
-            7'000'000 + (5 * 131'072 / 2 + 29 * 512) + 29 * 384 + (5 * 65'536 / 2 + 29 * 384), 1);
+              7'000'000 + (5 * 131'072 / 2 + 29 * 512) + 29 * 384 + (5 * 65'536 / 2 + 29 * 384), 1);
 }
 
 // Rows 2 * 16 + 0.5 * 32 = 48, at 1 ps an operation; the SwiGLU is of 14.5 pairs.
@@ -148,7 +147,7 @@ TEST(RooflineRoutedExpertsTest, AScaleCountsRows) {
   GpuSpec slow = RoundGpu();
   slow.set_bf16("1 TFLOP/s");
   EXPECT_NEAR(Scaled(kHistogram, {2, 100, 0.5}, slow),
-            Slow(5 * 131'072 / 2 + 29 * 512, 29 * 384, 5 * 65'536 / 2 + 29 * 384), 1);
+              Slow(5 * 131'072 / 2 + 29 * 512, 29 * 384, 5 * 65'536 / 2 + 29 * 384), 1);
 }
 
 TEST(RooflineRoutedExpertsTest, ScalesOfSlotsWithoutTokensAndOfOneDoNotMatter) {
@@ -304,7 +303,8 @@ TEST(RooflineErrorTest, ValuesOutOfRange) {
   EXPECT_EQ(error("gemm { memory_efficiency: 1.5 }"), "roofline.gemm.memory_efficiency: 1.5 is not in [0.001, 1]");
   EXPECT_EQ(error("gemm { compute_efficiency: -1 }"), "roofline.gemm.compute_efficiency: -1 is not in [0.001, 1]");
   EXPECT_EQ(error("gemm { memory_efficiency: nan }"), "roofline.gemm.memory_efficiency: nan is not in [0.001, 1]");
-  EXPECT_EQ(error("gemm { memory_efficiency: 1e-300 }"), "roofline.gemm.memory_efficiency: 1e-300 is not in [0.001, 1]");
+  EXPECT_EQ(error("gemm { memory_efficiency: 1e-300 }"),
+            "roofline.gemm.memory_efficiency: 1e-300 is not in [0.001, 1]");
   EXPECT_EQ(error("gemm { floor: \"100 s\" }"), "roofline.gemm.floor: \"100 s\" is not from 0 to 1 s");
   EXPECT_EQ(error("gemm { sm_bandwidth: \"1 B/s\" }"),
             "roofline.gemm.sm_bandwidth: \"1 B/s\" is not from 1 MB/s to 1 EB/s");
@@ -332,8 +332,7 @@ TEST(RooflineErrorTest, ValuesOutOfRange) {
 TEST(CompleteCostConfigTest, FillsInEveryDefaultAndKeepsWhatIsSet) {
   GpuSpec hopper = RoundGpu();
   hopper.set_compute_capability(90);
-  const CostConfig config =
-      *CompleteCostConfig(Parse<CostConfig>(R"(precision { expert_weights: FP8 })"), hopper);
+  const CostConfig config = *CompleteCostConfig(Parse<CostConfig>(R"(precision { expert_weights: FP8 })"), hopper);
   ASSERT_EQ(config.model_case(), CostConfig::kRoofline);
   EXPECT_EQ(PrintTextProto(config.roofline().gemm()), PrintTextProto(FindTiming("deep_gemm", "hopper")->deep_gemm()));
   EXPECT_EQ(PrintTextProto(config.roofline().attention()),

@@ -1,6 +1,6 @@
 // A GPU and a model whose costs can be worked out by hand: 1 ps a byte, no time for an operation unless a test says how
-// much.  Kernels start in 1 us, grouped GEMMs in 3 us, latent attention in decode in 5 us.  One SM takes tiles of 16 rows
-// one after the other, each of them as it comes: all of a product with n a multiple of 16 takes 2 * rows * n * k
+// much.  Kernels start in 1 us, grouped GEMMs in 3 us, latent attention in decode in 5 us.  One SM takes tiles of 16
+// rows one after the other, each of them as it comes: all of a product with n a multiple of 16 takes 2 * rows * n * k
 // operations.  Rows are not permuted.
 #pragma once
 

@@ -35,7 +35,8 @@ GpuSpec SlowGpu() {
 
 // Where memory paces all, times add up: a slot's weights, 196,608 B, and 2,560 B a token.
 TEST(SlotTimesTest, ASlotTakesItsWeightsAndTokens) {
-  EXPECT_THAT(SlotTimes(*RoundCosts(), {3, 0, 17}), ElementsAre(DoubleNear(196'608 + 3 * 2'560, 1), 0, DoubleNear(196'608 + 17 * 2'560, 1)));
+  EXPECT_THAT(SlotTimes(*RoundCosts(), {3, 0, 17}),
+              ElementsAre(DoubleNear(196'608 + 3 * 2'560, 1), 0, DoubleNear(196'608 + 17 * 2'560, 1)));
   EXPECT_THAT(SlotTimes(*RoundCosts(), {3, 0, 17}, {2, 9, 0.5}),
               ElementsAre(DoubleNear(2 * (196'608 + 3 * 2'560), 1), 0, DoubleNear((196'608 + 17 * 2'560) / 2, 1)));
 }

@@ -17,11 +17,11 @@
 #include "engine/status_macros.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "models/kernels/cuda_objects.h"
-#include "models/kernels/device_buffer.h"
 #include "models/kernels/clock/gpu_device.h"
 #include "models/kernels/clock/graph_timer.h"
 #include "models/kernels/clock/random_data.h"
+#include "models/kernels/cuda_objects.h"
+#include "models/kernels/device_buffer.h"
 #include "tests/models/kernels/expert_mlp_case.h"
 
 namespace epsim {

@@ -5,12 +5,12 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "models/kernels/device_buffer.h"
 #include "models/kernels/clock/gpu_clock.h"
 #include "models/kernels/clock/gpu_device.h"
 #include "models/kernels/clock/gpu_work.h"
 #include "models/kernels/clock/graph_timer.h"
 #include "models/kernels/clock/kernel_figures.h"
+#include "models/kernels/device_buffer.h"
 #include "tests/models/kernels/gpu_on_cpu.h"
 #include "tests/models/kernels/kernel_works.h"
 

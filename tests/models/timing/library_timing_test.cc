@@ -101,14 +101,16 @@ TEST(TimingFor, RefusesWhatIsOutOfRange) {
   };
   EXPECT_EQ(problem("nccl { link_efficiency: 1.5 }"),
             "communication.timing.nccl.link_efficiency: 1.5 is not in [0.001, 1]");
-  EXPECT_EQ(problem("nccl { nvls_efficiency: -1 }"), "communication.timing.nccl.nvls_efficiency: -1 is not in [0.001, 1]");
+  EXPECT_EQ(problem("nccl { nvls_efficiency: -1 }"),
+            "communication.timing.nccl.nvls_efficiency: -1 is not in [0.001, 1]");
   EXPECT_EQ(problem("nccl { spread_loss: nan }"), "communication.timing.nccl.spread_loss: nan is not in [0, 1024]");
   EXPECT_EQ(problem("nccl { channels: 5000 }"), "communication.timing.nccl.channels: 5000 is not in 1..1024");
   EXPECT_THAT(problem("nccl { hop: \"2 s\" }"), HasSubstr("communication.timing.nccl.hop: \"2 s\""));
   EXPECT_THAT(problem("nccl { channel_bandwidth: \"1 B/s\" }"), HasSubstr("timing.nccl.channel_bandwidth: \"1 B/s\""));
 }
 
-// What is set to the catalogue's own value is the catalogue's: a complete configuration is noted as one that says nothing.
+// What is set to the catalogue's own value is the catalogue's: a complete configuration is noted as one that says
+// nothing.
 TEST(KernelTimingFor, TakesTheNearestFamilyWhateverTheLinks) {
   GpuSpec gpu;
   std::vector<std::string> notes;
@@ -121,11 +123,12 @@ TEST(KernelTimingFor, TakesTheNearestFamilyWhateverTheLinks) {
   LibraryTiming own = *KernelTimingFor("deep_gemm", "gemm", gpu, {}, &notes);
   own.mutable_deep_gemm()->set_floor("3 us");
   EXPECT_EQ(KernelTimingFor("deep_gemm", "gemm", gpu, own, &notes)->deep_gemm().floor(), "3 us");
-  EXPECT_THAT(notes, ElementsAre("deep_gemm: no measurement on compute capability 89; times and efficiencies of compute "
-                                 "capability 90 are assumed",
-                                 "deep_gemm: no measurement on compute capability 89; memory_efficiency, "
-                                 "compute_efficiency, grouped_floor, tile_start, sm_bandwidth, tile_tokens, widest_tile "
-                                 "of compute capability 90 are assumed"));
+  EXPECT_THAT(notes,
+              ElementsAre("deep_gemm: no measurement on compute capability 89; times and efficiencies of compute "
+                          "capability 90 are assumed",
+                          "deep_gemm: no measurement on compute capability 89; memory_efficiency, "
+                          "compute_efficiency, grouped_floor, tile_start, sm_bandwidth, tile_tokens, widest_tile "
+                          "of compute capability 90 are assumed"));
   own.mutable_deep_gemm()->set_grouped_floor("2 s");
   EXPECT_EQ(KernelTimingFor("deep_gemm", "roofline.gemm", gpu, own, &notes).status().message(),
             "roofline.gemm.grouped_floor: \"2 s\" is not from 0 to 1 s");
